@@ -1,0 +1,208 @@
+"""The run directory: where it is, who holds it, and when a stage is complete.
+
+A stage is ``run(config, inputs, output) -> Report``. It writes in place and commits ``manifest.json`` last, by an
+atomic rename: a directory with a manifest is complete, one without is resumed or rebuilt. The manifest's ``key`` is
+a hash of everything that the result depends on, so a stage whose inputs did not change is not run again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ownchat import __version__
+from ownchat.config import Config
+from ownchat.errors import RunError, UserError, nearest
+
+IMPORT, CLEAN, TOKENIZER, TOKENS, TRAIN, REPORT = (
+    "1-data", "2-clean", "3-tokenizer", "4-tokens", "5-train", "6-report",
+)  # fmt: skip
+SPLITS = ("train", "valid", "test")
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a stage did: its name, where its result lies, what it counted, and how long it took."""
+
+    stage: str
+    output: Path
+    counts: dict[str, int] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+# ---------------------------------------------------------------------------------------------- home and runs
+
+
+def home() -> Path:
+    """``$OWNCHAT_HOME`` (default ``~/.ownchat``), made with mode 0700: it holds people's text."""
+    path = Path(os.environ.get("OWNCHAT_HOME") or Path.home() / ".ownchat").expanduser()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def run_directory(name: str) -> Path:
+    """NAME means ``runs/NAME`` first; it is a path only if it has a separator."""
+    return Path(name).expanduser() if os.sep in name else home() / "runs" / name
+
+
+def existing_run(name: str) -> Path:
+    """The directory of a run that exists; raises :class:`RunError` with the nearest name."""
+    path = run_directory(name)
+    if not path.is_dir():
+        known = [run.name for run in list_runs()]
+        fix = nearest(name, known) or (f"runs are {', '.join(known)}" if known else "train one: ownchat train FOLDER")
+        raise RunError("there is no such run", where=str(path), fix=fix)
+    return path
+
+
+def list_runs() -> list[Path]:
+    """Directories under ``runs/``, oldest first."""
+    root = home() / "runs"
+    return sorted((path for path in root.glob("*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
+
+
+def finished_model(run: Path) -> Path | None:
+    """The plain Hugging Face directory of a run whose training is complete, else None."""
+    stage = run / TRAIN
+    return stage / "model" if (stage / MANIFEST).exists() else None
+
+
+def free_run_name(name: str) -> str:
+    """``NAME``, or ``NAME-2``, ``NAME-3``, ... when a finished model lies there: it is never overwritten."""
+    number, candidate = 1, name
+    while finished_model(run_directory(candidate)) is not None:
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold a run for this process; raises :class:`RunError` when another one has it."""
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(run / ".lock", "a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            raise RunError(
+                f"another process works on this run (process {handle.read().strip() or 'unknown'})",
+                where=str(run),
+                fix="wait for it, or choose another name with --name",
+            ) from error
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+# ------------------------------------------------------------------------------------------- writing and hashing
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write aside, flush to disk, rename: a reader sees the old file or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as handle:
+            handle.write(content.encode() if isinstance(content, str) else content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as indented JSON, written atomically."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file that ownchat wrote itself; raises :class:`RunError` when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"damaged: {error}", where=str(path), fix="remove the file's directory and run again") from error
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, of a stage (through its manifest), or of a folder's names and contents."""
+    if path.is_file():
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    if (path / MANIFEST).is_file():
+        return fingerprint(path / MANIFEST)
+    total = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        total.update(f"{file.relative_to(path)}\0{fingerprint(file)}\n".encode())
+    return total.hexdigest()
+
+
+def require_free_space(path: Path, num_bytes: int) -> None:
+    """Raise :class:`UserError` when the disk under ``path`` has less than ``num_bytes`` free."""
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    if free < num_bytes:
+        raise UserError(
+            f"{num_bytes / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
+            where=str(path),
+            fix="free some space, or set OWNCHAT_HOME to a larger disk (ownchat runs shows what each run takes)",
+        )
+
+
+# -------------------------------------------------------------------------------------------------- manifests
+
+
+def stage_key(config: Config, sections: Sequence[str], inputs: Mapping[str, Path]) -> str:
+    """Hash of what a stage's result depends on: version, its sections of the configuration, its inputs."""
+    parts = {
+        "version": __version__,
+        "config": {section: getattr(config, section).model_dump() for section in sections},
+        "inputs": {name: fingerprint(path) for name, path in sorted(inputs.items())},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def completed(output: Path, key: str) -> Report | None:
+    """The report of a stage that is complete for ``key``, else None (then the stage has to run)."""
+    path = output / MANIFEST
+    if not path.is_file():
+        return None
+    manifest = read_json(path)
+    if manifest["key"] != key:
+        return None
+    return Report(**{**manifest["report"], "output": output})
+
+
+def start_afresh(output: Path) -> float:
+    """Empty ``output`` for a stage that cannot resume; returns the clock for ``Report.seconds``."""
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    return time.monotonic()
+
+
+def commit(key: str, config: Config, sections: Sequence[str], report: Report) -> Report:
+    """Mark a stage complete: its manifest is the last file written."""
+    manifest = {
+        "stage": report.stage,
+        "version": __version__,
+        "key": key,
+        "config": {section: getattr(config, section).model_dump() for section in sections},
+        "report": {**asdict(report), "output": report.output.name},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_json(report.output / MANIFEST, manifest)
+    return report

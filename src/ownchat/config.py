@@ -1,0 +1,243 @@
+"""Every setting there is, its default, and where its value came from.
+
+One YAML file with flat sections, ``--set section.key=value`` on top, and a few flags that are aliases
+(:data:`ALIASES`). All defaults work. ``None`` means *derived*: the stage that needs the value computes it from
+the data or the machine and writes what it took beside the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ownchat.errors import ConfigError, nearest
+
+Origins = dict[str, str]  # "train.epochs" -> "default" | "given (config.yaml)" | "given (--set)" | "derived (why)"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(_Section):
+    """How files become records."""
+
+    map: dict[str, str] = Field(
+        {}, description="which column is what: question, answer, system, group, text"
+    )
+    system: str | None = Field(None, description="system message put before conversations that have none")
+
+
+class CleanConfig(_Section):
+    """What is repaired, what is taken out, and how the three splits are made."""
+
+    repair_encoding: bool = Field(True, description="mend text that was decoded with the wrong encoding (mojibake)")
+    exact_duplicates: bool = Field(True, description="drop records whose text stands in another record")
+    valid_share: float = Field(
+        0.1, gt=0, lt=0.5, description="share for stopping and choosing checkpoints"
+    )
+    test_share: float = Field(0.1, gt=0, lt=0.5, description="share for evaluation only")
+    seed: int = Field(0, ge=0, description="which groups fall into which split")
+
+
+class TokenizerConfig(_Section):
+    """How records become tokens."""
+
+    max_tokens: int | None = Field(
+        None, ge=16, description="longest piece; longer ones are split, never cut"
+    )
+
+
+class ModelConfig(_Section):
+    """Which model is trained, and in what form."""
+
+    base: str = Field("starter", description='"starter", a local directory, or a Hugging Face id')
+    dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 where measured faster")
+    lora_rank: int = Field(16, ge=1, le=1024, description="rank of the adapter's matrices")
+    lora_alpha: int = Field(32, ge=1, description="the adapter is scaled by lora_alpha / lora_rank")
+
+
+class GenerateConfig(_Section):
+    """How answers are sampled in chat."""
+
+    max_tokens: int = Field(256, ge=1, description="longest answer")
+    temperature: float = Field(0.0, ge=0, le=5, description="0 is greedy: always the likeliest token")
+    top_k: int = Field(0, ge=0, description="keep the k likeliest tokens; 0: all")
+    top_p: float = Field(1.0, gt=0, le=1, description="keep the likeliest that reach this probability together")
+    min_p: float = Field(0.0, ge=0, le=1, description="drop tokens less likely than this share of the likeliest")
+    repetition_penalty: float = Field(1.0, gt=0, le=5, description="above 1: tokens that were used become less likely")
+    seed: int | None = Field(None, ge=0, description="same seed, same answer; none: a new one each time")
+    stop: list[str] = Field([], description="end the answer before any of these texts")
+
+
+class EvaluateConfig(_Section):
+    """What is measured on the test split."""
+
+    answers: int = Field(32, ge=0, description="questions that base and tuned answer for chrF; 0: none")
+    answer_tokens: int = Field(128, ge=1, description="longest of these answers")
+    draws: int = Field(1000, ge=100, description="bootstrap draws of each interval")
+
+
+class TrainConfig(_Section):
+    """The loop."""
+
+    method: Literal["lora", "full"] = Field(
+        "lora", description="train an adapter beside frozen weights, or all weights"
+    )
+    epochs: float = Field(3.0, gt=0, description="passes over the train split at most; early stopping may end sooner")
+    minutes: float | None = Field(None, gt=0, description="stop after this time, at the end of the schedule")
+    batch_tokens: int = Field(2048, ge=1, description="tokens in one optimiser step, over all processes")
+    block_tokens: int = Field(2048, ge=1, description="most tokens in one forward pass")
+    learning_rate: float | None = Field(None, gt=0, description="none: 1e-3 for LoRA, 5e-5 for full")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after warm-up")
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices (AdamW)")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    validate_every: int | None = Field(None, ge=1, description="steps between validations; none: four in an epoch")
+    patience: int = Field(3, ge=1, description="stop after this many validations without a better loss")
+    seed: int = Field(0, ge=0, description="order of the data, start of the adapter, dropout")
+    threads: int | None = Field(None, ge=1, description="cores that compute; none: all of them")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="fuse element-wise code; auto: where it pays")
+
+
+class Config(_Section):
+    """All settings of a run. Frozen; :func:`load_config` makes one."""
+
+    data: DataConfig = DataConfig()
+    clean: CleanConfig = CleanConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    generate: GenerateConfig = GenerateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    train: TrainConfig = TrainConfig()
+
+
+# flag -> key. A flag is another name of a key and nothing more.
+ALIASES: dict[str, str] = {
+    "base": "model.base",
+    "method": "train.method",
+    "epochs": "train.epochs",
+    "minutes": "train.minutes",
+    "seed": "train.seed",
+    "system": "data.system",
+}
+
+
+def keys() -> dict[str, Any]:
+    """Every key with its default, as ``{"train.epochs": 3.0, ...}``."""
+    return flatten(Config())
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """The configuration as ``{"section.key": value}``."""
+    dumped = config.model_dump()
+    return {f"{section}.{key}": value for section, values in dumped.items() for key, value in values.items()}
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    sets: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> tuple[Config, Origins]:
+    """Defaults, then the YAML file at ``path``, then ``values`` (flags), then ``sets`` (``"train.epochs=3"``).
+
+    Returns the configuration and, for every key, where its value came from. Raises :class:`ConfigError` for a
+    file that is not YAML, an unknown section or key (with the nearest name), and a value out of range.
+
+    >>> config, origins = load_config(sets=["train.epochs=1"])
+    >>> config.train.epochs, origins["train.epochs"], origins["train.seed"]
+    (1.0, 'given (--set)', 'default')
+    """
+    origins: Origins = dict.fromkeys(keys(), "default")
+    sections: dict[str, dict[str, Any]] = {}
+    if path is not None:
+        for key, value in _read_yaml(path).items():
+            _place(sections, key, value, where=str(path))
+            origins[key] = f"given ({path.name})"
+    for key, value in (values or {}).items():
+        if value is not None:
+            _place(sections, key, value, where="flag")
+            origins[key] = "given (flag)"
+    for text in sets:
+        key, separator, raw = text.partition("=")
+        if not separator:
+            raise ConfigError(f'"{text}" has no "="', where="--set", fix="write --set section.key=value")
+        try:
+            value = yaml.safe_load(raw)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value {raw!r} cannot be read", where=f"--set {key}", fix="quote it") from error
+        _place(sections, key.strip(), value, where="--set")
+        origins[key.strip()] = "given (--set)"
+    return _validate(sections, where=str(path) if path else "configuration"), origins
+
+
+def with_derived(config: Config, origins: Origins, derived: Mapping[str, tuple[Any, str]]) -> tuple[Config, Origins]:
+    """A copy with derived values filled in: ``{"train.learning_rate": (1e-3, "LoRA")}``."""
+    sections = config.model_dump()
+    origins = dict(origins)
+    for key, (value, why) in derived.items():
+        _place(sections, key, value, where="derived")
+        origins[key] = f"derived ({why})"
+    return _validate(sections, where="derived"), origins
+
+
+def to_yaml(config: Config, origins: Origins) -> str:
+    """The effective configuration as YAML that :func:`load_config` reads, each line with its origin."""
+    lines = ["# The settings of this run; each line says where its value came from."]
+    for section, values in config.model_dump().items():
+        lines.append(f"{section}:")
+        for key, value in values.items():
+            text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip()
+            text = text.removesuffix("\n...").strip()
+            lines.append(f"  {key}: {text}  # {origins.get(f'{section}.{key}', 'default')}")
+    return "\n".join(lines) + "\n"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """``{"section.key": value}`` of a file."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError("there is no such file", where=str(path), fix="check the path after --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"not readable as YAML: {error}", where=str(path), fix="see docs/configuration.md") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError("the file must hold sections such as train:", where=str(path))
+    flat: dict[str, Any] = {}
+    for section, values in loaded.items():
+        if section not in Config.model_fields:
+            hint = nearest(str(section), Config.model_fields)
+            raise ConfigError(f'unknown section "{section}"', where=str(path), fix=hint or _sections())
+        if not isinstance(values, dict | None):
+            raise ConfigError(f'section "{section}" must hold keys, not {values!r}', where=str(path))
+        flat |= {f"{section}.{key}": value for key, value in (values or {}).items()}
+    return flat
+
+
+def _place(sections: dict[str, dict[str, Any]], key: str, value: Any, *, where: str) -> None:
+    known = keys()
+    if key not in known:
+        hint = nearest(key, known) or nearest(key.split(".")[-1], [name.split(".")[1] for name in known])
+        raise ConfigError(f'unknown key "{key}"', where=where, fix=hint or "see docs/configuration.md for all keys")
+    section, _, name = key.partition(".")
+    sections.setdefault(section, {})[name] = value
+
+
+def _sections() -> str:
+    return "sections are " + ", ".join(Config.model_fields)
+
+
+def _validate(sections: dict[str, dict[str, Any]], *, where: str) -> Config:
+    try:
+        return Config.model_validate(sections)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        raise ConfigError(f"{key} = {first['input']!r}: {first['msg'].lower()}", where=where) from error
