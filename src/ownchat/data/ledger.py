@@ -11,9 +11,10 @@ stages, so that a trained token leads back to its file and line.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +41,20 @@ SCHEMA = pa.schema(
 )
 
 Totals = dict[str, dict[str, int]]  # {"row": {"in": 503, "kept": 503, "dropped": 0, ...}, ...}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the ledger that is not written yet: what a pure step hands back beside its batch."""
+
+    unit: Unit
+    id: str
+    fate: Fate | Event
+    rule: str
+    count: int = 1
+    parents: tuple[str, ...] = ()
+    detail: str = ""
+    makes: int = 0  # units that a split or merge brings in
 
 
 class Ledger:
@@ -93,6 +108,16 @@ class Ledger:
     def event(self, unit: Unit, id: str, event: Event, rule: str, *, count: int = 1, detail: str = "") -> None:
         """Something happened to units that have, or will have, their fate elsewhere."""
         self._append(unit, id, event, rule, count, (), detail)
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Write entries that steps and readers handed back."""
+        for e in entries:
+            if e.fate in FATES:
+                self.fate(
+                    e.unit, e.id, e.fate, e.rule, count=e.count, parents=e.parents, detail=e.detail, makes=e.makes
+                )
+            else:
+                self.event(e.unit, e.id, cast(Event, e.fate), e.rule, count=e.count, detail=e.detail)
 
     @property
     def totals(self) -> Totals:

@@ -46,12 +46,13 @@ SCHEMA = pa.schema(
     ]
 )
 
+_EMPTY_MESSAGE = dict.fromkeys(field.name for field in MESSAGE)  # made once: it stands in every message
 Record = dict[str, Any]  # a row of SCHEMA as Python values
 
 
 def message(role: str, content: str, **fields: Any) -> dict[str, Any]:
     """A row of :data:`MESSAGE` with every field present."""
-    return {field.name: None for field in MESSAGE} | {"role": role, "content": content} | fields
+    return {**_EMPTY_MESSAGE, "role": role, "content": content, **fields}
 
 
 def record(

@@ -1,1 +1,1 @@
-""""""
+"""The loop, and what it needs: objectives, optimiser, checkpoints, measured decisions."""

@@ -1,0 +1,291 @@
+"""The command line: commands in pipeline order, each a few lines around a function of the library.
+
+A person's mistake is one message and exit code 2; an interrupt is 130; nothing heavy is imported for ``--help``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ownchat import __version__
+from ownchat.config import ALIASES, Config, Origins, load_config
+from ownchat.errors import ConfigError, Interrupted, UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="The text you already have, turned into a chat model of your own.",
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.", metavar="FILE")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting: --set train.epochs=2", metavar="KEY=VALUE")
+]
+MapOption = Annotated[
+    list[str] | None, typer.Option("--map", help="Which column is what: --map question=Subject", metavar="ROLE=COLUMN")
+]
+NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run; none: from the source.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="End with the result as one line of JSON.")]
+SystemOption = Annotated[str | None, typer.Option("--system", help="System message for conversations without one.")]
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    preview: Annotated[bool, typer.Option("--preview", help="Show how it is understood; write nothing.")] = False,
+    rows: Annotated[int, typer.Option("--rows", help="Records of each file in the preview.", min=1)] = 3,
+    name: NameOption = None,
+    map: MapOption = None,
+    system: SystemOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
+) -> None:
+    """Read files into records."""
+    settings, origins = _settings(config, set, map, system=system)
+    if preview:
+        from rich.console import Console
+
+        from ownchat.pipeline.preview import show_preview
+
+        show_preview(settings, _existing(source), Console(highlight=False), rows=rows)
+        return
+    _first_stages(source, name, settings, origins, clean=False)
+
+
+@app.command()
+def clean(
+    source: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    name: NameOption = None,
+    map: MapOption = None,
+    system: SystemOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
+) -> None:
+    """Read, repair, drop duplicates, split: everything before training."""
+    settings, origins = _settings(config, set, map, system=system)
+    _first_stages(source, name, settings, origins, clean=True)
+
+
+@app.command()
+def train(
+    source: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    name: NameOption = None,
+    base: Annotated[str | None, typer.Option(help="starter, a directory, a run, or a Hugging Face id.")] = None,
+    method: Annotated[str | None, typer.Option(help="lora or full.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data at most.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Training time at most.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Order of the data and start of the adapter.")] = None,
+    system: SystemOption = None,
+    map: MapOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Start an unfinished training again from nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """A folder of text to a chat model: import, clean, split, train, evaluate, report."""
+    settings, origins = _settings(
+        config, set, map, base=base, method=method, epochs=epochs, minutes=minutes, seed=seed, system=system
+    )
+    from ownchat.pipeline import run
+
+    start = time.monotonic()
+    outcome = run.train(source, name=name, config=settings, origins=origins, force=force)
+    _show(outcome, start, as_json=json)
+
+
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Argument(help="A finished run.")],
+    set: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure a finished run again on its held-out data."""
+    from ownchat import artifacts
+    from ownchat.pipeline import run
+
+    settings, _ = load_config(artifacts.existing_run(name) / "config.yaml", sets=set or ())
+    start = time.monotonic()
+    _show(run.evaluate(name, config=settings), start, as_json=json)
+
+
+@app.command()
+def chat(
+    name: Annotated[str, typer.Argument(help="A run, or a model directory.")],
+    prompt: Annotated[str | None, typer.Option(help='Answer this and end; "-" reads standard input.')] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Base and tuned, one after the other.")] = False,
+    system: Annotated[str | None, typer.Option("--system", help="System message in place of the run's own.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: always the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest up to this probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Drop tokens below this share of the likeliest.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text.")] = None,
+    set: SetOption = None,
+) -> None:
+    """Talk to a model in the terminal."""
+    from ownchat import artifacts
+    from ownchat.generate.chat import chat as talk
+
+    sampling = {
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop,
+    }  # fmt: skip
+    run = artifacts.run_directory(name)
+    path = Path(name).expanduser() if not run.is_dir() and Path(name).is_dir() else artifacts.existing_run(name)
+    stored = path / "config.yaml"
+    values = {f"generate.{key}": value for key, value in sampling.items()}
+    settings, _ = load_config(stored if stored.is_file() else None, values=values, sets=set or ())
+    talk(
+        path, settings=settings.generate, compare=compare, prompt=prompt, system=system, threads=settings.train.threads
+    )
+
+
+@app.command()
+def runs(
+    delete: Annotated[list[str] | None, typer.Option(help="Remove this run for good.", metavar="NAME")] = None,
+    json: JsonOption = False,
+) -> None:
+    """The runs of this machine: results and sizes."""
+    from dataclasses import asdict
+
+    from ownchat import artifacts
+    from ownchat.pipeline import runs as of_machine
+
+    for name in delete or ():
+        freed = of_machine.delete(name)
+        typer.echo(f"{name} removed, {freed / 1e6:,.0f} MB freed")
+    if delete:
+        return
+    found = [of_machine.describe(run) for run in artifacts.list_runs()]
+    if json:
+        _print_json([asdict(run) for run in found])
+        return
+    if not found:
+        typer.echo("no runs yet; make one: ownchat train FOLDER")
+    widths = [
+        max(len(text) for text in column) for column in zip(*((run.name, run.status) for run in found), strict=True)
+    ]
+    for run in found:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.modified))
+        columns = f"{run.name:<{widths[0]}}  {run.status:<{widths[1]}}  {run.num_bytes / 1e6:>7,.0f} MB  {when}"
+        typer.echo(f"{columns}  {run.result}".rstrip())
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine is and what it can do."""
+    from ownchat.pipeline.doctor import examine
+
+    for what, finding in examine():
+        typer.echo(f"{what:<13} {finding}")
+
+
+@app.command()
+def demo(set: SetOption = None, json: JsonOption = False) -> None:
+    """Train on a real company's questions and answers, and compare."""
+    from ownchat.pipeline import demo as example
+    from ownchat.pipeline import run
+
+    start = time.monotonic()
+    typer.echo(example.ATTRIBUTION)
+    folder = example.demo_folder()
+    settings, origins = load_config(values={"data.system": example.SYSTEM}, sets=set or ())
+    outcome = run.train(folder, name=example.NAME, config=settings, origins=origins)
+    _show(outcome, start, as_json=json)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"ownchat {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The program: errors become messages and exit codes here and nowhere else."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with _exit_codes():
+        app()
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"ownchat: {error}", err=True)
+        sys.exit(2)
+    except Interrupted as error:
+        typer.echo(f"\nownchat: {error}", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        typer.echo("\nownchat: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # `ownchat runs | head`: the reader left, and that is fine
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"ownchat: {where}{error.strerror}", err=True)
+        sys.exit(2)
+
+
+def _settings(
+    path: Path | None, sets: list[str] | None, maps: list[str] | None, **flags: Any
+) -> tuple[Config, Origins]:
+    values = {ALIASES[flag]: value for flag, value in flags.items()}
+    if maps:
+        pairs = [text.partition("=") for text in maps]
+        for role, separator, column in pairs:
+            if not (role and separator and column):
+                raise ConfigError(f'"{role}{separator}{column}"', where="--map", fix="write --map question=COLUMN")
+        values["data.map"] = {role: column for role, _, column in pairs}
+    return load_config(path, sets=sets or (), values=values)
+
+
+def _existing(source: Path) -> Path:
+    if not source.exists():
+        raise UserError("there is no such file or folder", where=str(source), fix="check the path")
+    return source
+
+
+def _first_stages(source: Path, name: str | None, settings: Config, origins: Origins, *, clean: bool) -> None:
+    from ownchat.pipeline import run
+
+    made = run.import_and_clean(_existing(source), name=name, config=settings, origins=origins, clean=clean)
+    typer.echo(f"written to {made}")
+    typer.echo(f"to go on: ownchat train {source}" + (f" --name {name}" if name else ""))
+
+
+def _show(outcome: Any, start: float, *, as_json: bool) -> None:
+    from ownchat.evaluate.summary import summary
+    from ownchat.pipeline.run import elapsed
+
+    if not outcome.worked:
+        typer.echo(f"nothing to do: run {outcome.run.name} was made from this data with these settings")
+    terminal = sys.stdout.isatty()
+    typer.echo("")
+    typer.echo(summary(outcome.report, color=terminal and "NO_COLOR" not in os.environ), nl=False)
+    typer.echo(f"\nall in {elapsed(start)}")
+    if as_json:
+        _print_json(outcome.report)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str))

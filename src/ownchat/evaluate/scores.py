@@ -1,0 +1,225 @@
+"""Scores on the test split, each with the interval that its size allows: pure functions of arrays.
+
+Every score is a function of sums over records (``loss = sum of nll / sum of tokens``), so a bootstrap draw adds up
+the sums of the records that it drew and scores nothing again. Records of one group (a customer, a thread) resemble
+each other; whole groups are drawn (cluster bootstrap: Davison and Hinkley 1997, section 3.8), since an interval that
+takes them for independent is too narrow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Statistic = Callable[[Array], Array]  # sums (..., columns) -> values (...)
+
+CHUNK_ELEMENTS = 4_000_000  # group counts held at a time: 32 MB
+CHRF_ORDER, CHRF_BETA = 6, 2  # Popović 2015: character n-grams up to 6, recall weighs twice
+CHRF_COLUMNS = 3 * CHRF_ORDER
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score and its 95 % interval; ``low == high`` when there is one group only and nothing to resample."""
+
+    value: float
+    low: float
+    high: float
+
+    def above(self, bound: float) -> bool:
+        return self.low > bound
+
+    def below(self, bound: float) -> bool:
+        return self.high < bound
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The four scores of one model, or of a difference. None: not defined (no answers, no bytes)."""
+
+    loss: Interval | None
+    perplexity: Interval | None
+    bits_per_byte: Interval | None
+    chrf: Interval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Base and tuned on the same replies and the same bootstrap draws; ``difference`` is tuned - base."""
+
+    base: Scores
+    tuned: Scores
+    difference: Scores
+    improvement: Interval | None  # by how many percent the loss fell; negative: it rose
+
+
+def bootstrap(
+    sums: Array,
+    statistic: Statistic,
+    groups: Sequence[str | None],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval | None:
+    """95 % percentile bootstrap of ``statistic(total of sums)``, clustered by group.
+
+    ``sums`` is (records, columns); ``statistic`` maps totals (..., columns) to values (...). A group of None is a
+    group of its own. Calls with equal groups, draws and seed see the same draws, so a paired difference is a
+    statistic over the columns of both models. None when the score is not defined (nothing to divide by).
+
+    >>> bootstrap(np.array([[2.0, 1.0], [4.0, 1.0]]), ratio, ["a", "b"])
+    Interval(value=3.0, low=2.0, high=4.0)
+    """
+    sums = np.asarray(sums, dtype=np.float64)
+    if len(sums) == 0:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        value = float(statistic(sums.sum(axis=0)))
+        if not math.isfinite(value):
+            return None
+        values = statistic(_resampled_totals(sums, groups, draws, seed))
+    values = values[np.isfinite(values)]  # a draw without a single byte has no score
+    low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (value, value)
+    return Interval(value, float(low), float(high))
+
+
+def _resampled_totals(sums: Array, groups: Sequence[str | None], draws: int, seed: int) -> Array:
+    """Totals of each draw, (draws, columns): how often every group was drawn, times the sums of that group."""
+    index = group_index(groups)
+    num_groups = int(index.max()) + 1
+    by_group = np.zeros((num_groups, sums.shape[1]))
+    np.add.at(by_group, index, sums)
+    rng = np.random.default_rng(seed)
+    equal = np.full(num_groups, 1 / num_groups)
+    step = max(1, CHUNK_ELEMENTS // num_groups)
+    return np.concatenate(
+        [rng.multinomial(num_groups, equal, size=min(step, draws - at)) @ by_group for at in range(0, draws, step)]
+    )
+
+
+def group_index(groups: Sequence[str | None]) -> NDArray[np.int64]:
+    """Each record's group as a number from 0, in order of first sight; None starts a group of its own.
+
+    >>> group_index(["x", None, "x", None]).tolist()
+    [0, 1, 0, 2]
+    """
+    seen: dict[object, int] = {}
+    return np.array([seen.setdefault((at,) if group is None else group, len(seen)) for at, group in enumerate(groups)])
+
+
+# ---------------------------------------------------------------------------------------------------- statistics
+
+
+def ratio(sums: Array) -> Array:
+    """Column 0 over column 1: loss in nats per token, from (nll, tokens).
+
+    >>> float(ratio(np.array([6.0, 2.0])))
+    3.0
+    """
+    return np.divide(sums[..., 0], sums[..., 1])
+
+
+def perplexity(sums: Array) -> Array:
+    """``exp(loss)``, from (nll, tokens)."""
+    return np.exp(ratio(sums))
+
+
+def bits_per_byte(sums: Array) -> Array:
+    """Bits to write one UTF-8 byte of the replies, from (nll in nats, bytes): comparable between tokenizers."""
+    return np.divide(sums[..., 0] / math.log(2), sums[..., 1])
+
+
+def chrf(sums: Array) -> Array:
+    """Corpus chrF (0 to 100) from summed statistics: (hypothesis, reference, matching n-grams) for each order.
+
+    Equal to sacreBLEU's ``CHRF().corpus_score``: precision and recall are averaged over the orders that exist on
+    both sides, then combined with beta = 2.
+
+    >>> float(chrf(chrf_statistics(["the roof leaks"], ["the roof leaks"])[0]))
+    100.0
+    """
+    table = sums.reshape(*sums.shape[:-1], CHRF_ORDER, 3)
+    hypothesis, reference, match = table[..., 0], table[..., 1], table[..., 2]
+    exists = (hypothesis > 0) & (reference > 0)
+    orders = np.maximum(exists.sum(axis=-1), 1)
+    precision = np.divide(match, hypothesis, out=np.zeros_like(match), where=exists).sum(axis=-1) / orders
+    recall = np.divide(match, reference, out=np.zeros_like(match), where=exists).sum(axis=-1) / orders
+    weight = CHRF_BETA**2
+    below = weight * precision + recall
+    above = (1 + weight) * precision * recall
+    return 100 * np.divide(above, below, out=np.zeros_like(below), where=below > 0)
+
+
+def chrf_statistics(hypotheses: Sequence[str], references: Sequence[str]) -> Array:
+    """The n-gram counts that chrF adds up, (answers, 18); raises ValueError when the lengths differ."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    if len(hypotheses) != len(references):
+        raise ValueError(f"{len(hypotheses)} answers, {len(references)} references")
+    if not hypotheses:
+        return np.zeros((0, CHRF_COLUMNS))
+    # sacreBLEU has no public name for the counts of a sentence; a test holds the result to its corpus_score.
+    metric = CHRF(char_order=CHRF_ORDER, word_order=0, beta=CHRF_BETA)
+    return np.array(metric._extract_corpus_statistics(hypotheses, [references]), dtype=np.float64)
+
+
+# ---------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What both models did with the same replies, one entry for each record.
+
+    ``nll`` in nats, summed over the record's trained tokens with the end token; ``num_bytes`` of the same replies in
+    UTF-8. ``chrf`` arrays come from :func:`chrf_statistics` on the answered questions, which have their own groups.
+    """
+
+    base_nll: Array
+    tuned_nll: Array
+    tokens: Array
+    num_bytes: Array
+    groups: Sequence[str | None]
+    base_chrf: Array
+    tuned_chrf: Array
+    chrf_groups: Sequence[str | None]
+
+
+def compare(scored: Scored, *, draws: int = 1000, seed: int = 0) -> Comparison:
+    """All scores of base and tuned, their paired difference, and the relative fall of the loss in percent."""
+
+    def both(statistic: Statistic, base: Array, tuned: Array, groups: Sequence[str | None]) -> list[Interval | None]:
+        columns = base.shape[1]
+        sums = np.concatenate([base, tuned], axis=1)
+        first: Statistic = lambda total: statistic(total[..., :columns])  # noqa: E731
+        second: Statistic = lambda total: statistic(total[..., columns:])  # noqa: E731
+        views: list[Statistic] = [first, second, lambda total: second(total) - first(total)]
+        return [bootstrap(sums, view, groups, draws=draws, seed=seed) for view in views]
+
+    per_token = (
+        np.stack([scored.base_nll, scored.tokens], axis=1),
+        np.stack([scored.tuned_nll, scored.tokens], axis=1),
+    )
+    per_byte = (
+        np.stack([scored.base_nll, scored.num_bytes], axis=1),
+        np.stack([scored.tuned_nll, scored.num_bytes], axis=1),
+    )
+    columns = [
+        both(ratio, *per_token, scored.groups),
+        both(perplexity, *per_token, scored.groups),
+        both(bits_per_byte, *per_byte, scored.groups),
+        both(chrf, scored.base_chrf, scored.tuned_chrf, scored.chrf_groups),
+    ]
+    base, tuned, difference = (Scores(*row) for row in zip(*columns, strict=True))
+    improvement = bootstrap(
+        np.stack([scored.base_nll, scored.tuned_nll], axis=1),
+        lambda total: 100 * (1 - np.divide(total[..., 1], total[..., 0])),
+        scored.groups,
+        draws=draws,
+        seed=seed,
+    )
+    return Comparison(base, tuned, difference, improvement)

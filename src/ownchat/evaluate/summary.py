@@ -1,0 +1,152 @@
+"""The result as a person reads it in the terminal, made from ``report.json`` alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ownchat.evaluate import wording
+from ownchat.evaluate.report import SHOWN, STAGES, ledger_tables, printable
+
+WIDTH = 80
+REPLY_CHARACTERS = 320  # of an answer in the terminal; the page has all of it
+
+
+def summary(report: Mapping[str, Any], *, width: int = WIDTH, color: bool = False) -> str:
+    """The printed result, no line longer than ``width``; without ``color`` plain text that a pipe can take.
+
+    Base against tuned with intervals, the first questions with both answers, what the ledger says, the training's
+    figures, where the model lies and how to go on.
+    """
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        legacy_windows=False,
+    )
+    console.print(_result(report))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def _result(report: Mapping[str, Any]) -> RenderableType:
+    held_out = report["held_out"]
+    style = {"helped": "bold green", "harmed": "bold red"}.get(wording.change(held_out), "bold yellow")
+    parts: list[RenderableType] = [
+        Text(wording.headline(held_out), style=style),
+        Text(wording.verdict(held_out)),
+        Text(),
+        _scores(held_out),
+    ]
+    parts += [Text(note, style="dim") for note in (_base_prompt(held_out), *held_out["notes"]) if note]
+    for answer in report["answers"][:SHOWN]:
+        parts += [Text(), _answer(answer)]
+    if report["answers"]:
+        parts.append(
+            Text(f"  (the first of {len(report['answers'])} by the hash of their place in the source)", style="dim")
+        )
+    parts += [Text(), _ledger(report)] if report["ledger"] else []
+    parts += [Text(), Text("Training", style="bold"), _training(report["training"]), Text(), _go_on(report)]
+    return Group(*parts)
+
+
+def _scores(held_out: Mapping[str, Any]) -> Table:
+    title = f"{held_out['records']:,} test records, {held_out['tokens']:,} tokens; 95 % intervals in brackets"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
+    table.add_column("")
+    for name, style in (("base", ""), ("tuned", "bold"), ("difference", "")):
+        table.add_column(name, justify="right", style=style)
+    for measure in wording.MEASURES:
+        cells = []
+        for side in ("base", "tuned", "difference"):
+            estimate, signed = held_out[side][measure.key], side == "difference"
+            value = wording.number(estimate["value"] if estimate else None, measure.decimals, signed=signed)
+            bounds = wording.interval(estimate, measure.decimals, signed=signed)
+            cells.append(Text(f"{value}\n[{bounds}]" if bounds else value))
+        table.add_row(Text(f"{measure.title}\n{measure.better} is better"), *cells)
+    return table
+
+
+def _base_prompt(held_out: Mapping[str, Any]) -> str:
+    losses = held_out["base_prompt_losses"]
+    if len(losses) < 2:
+        return ""
+    better = "its default prompt" if held_out["base_prompt"] == "default" else "the data's system message"
+    values = f"default {wording.number(losses['default'], 3)}, system {wording.number(losses['system'], 3)}"
+    return f"The base is scored under its better prompt, {better} (loss: {values}), on the same reply tokens."
+
+
+def _answer(answer: Mapping[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=9)
+    grid.add_column(overflow="fold")
+    for name, key, style in (
+        ("Question", "question", "bold"),
+        ("  base", "base", "dim"),
+        ("  tuned", "tuned", "green"),
+        ("  real", "reference", ""),
+    ):
+        grid.add_row(Text(name, style=style), Text(_shortened(answer[key]) or "(nothing)", style=style))
+    return grid
+
+
+def _shortened(text: str) -> str:
+    """One paragraph of at most :data:`REPLY_CHARACTERS`, marked where it was cut."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= REPLY_CHARACTERS else line[:REPLY_CHARACTERS].rstrip() + " ..."
+
+
+def _ledger(report: Mapping[str, Any]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Where the data went", title_justify="left", title_style="bold", pad_edge=False
+    )
+    table.add_column("stage")
+    table.add_column("unit")
+    for name in ("in", "kept", "other"):
+        table.add_column(name, justify="right")
+    table.add_column("by which rule", overflow="fold")
+    for stage, rows in ledger_tables(report).items():
+        for at, row in enumerate(rows):
+            totals = row["totals"]
+            other = totals["in"] - totals["kept"]
+            name = STAGES.get(stage, stage) if at == 0 else ""
+            cells = (name, row["unit"] + "s", *(f"{n:,}" for n in (totals["in"], totals["kept"], other)), row["rules"])
+            table.add_row(*map(Text, cells))
+    return table
+
+
+def _training(training: Mapping[str, Any]) -> RenderableType:
+    return Padding(Text(" · ".join(f"{name.lower()} {value}" for name, value in wording.training_facts(training))), 0)
+
+
+def _go_on(report: Mapping[str, Any]) -> Table:
+    name = report["name"]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=False, overflow="fold")
+    grid.add_column(overflow="fold")
+    for command, what in (
+        (f"ownchat chat {name}", "talk to it"),
+        (f"ownchat chat {name} --compare", "beside the base"),
+        ("ownchat runs", "all runs, their sizes and results"),
+    ):
+        grid.add_row(Text(command, style="bold"), Text(what))
+    return Table.grid() if not name else _stacked(Text(f"Model    {report['model']}"), grid)
+
+
+def _stacked(*parts: RenderableType) -> Table:
+    grid = Table.grid()
+    grid.add_column(overflow="fold")
+    for part in parts:
+        grid.add_row(part)
+    return grid

@@ -1,0 +1,204 @@
+"""What the figures mean, in plain words: one wording for the page and for the terminal.
+
+Works on the ``held_out`` part of ``report.json``, so that it says of a stored report what it said on the day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MISSING = "–"
+FEW_GROUPS = 10  # below this a percentile bootstrap is known to be too narrow (Cameron, Gelbach and Miller 2008)
+
+Estimate = Mapping[str, float]  # {"value", "low", "high"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A row of the result: its key in the report, its name, how it is written, which way is better."""
+
+    key: str
+    title: str
+    decimals: int
+    better: str
+    meaning: str
+
+
+MEASURES = (
+    Measure("loss", "Loss", 3, "lower", "nats per token of the real replies, end token included"),
+    Measure("perplexity", "Perplexity", 1, "lower", "exp(loss): among how many tokens it wavers at each step"),
+    Measure("bits_per_byte", "Bits per byte", 3, "lower", "the same, independent of the tokenizer"),
+    Measure("chrf", "chrF", 1, "higher", "likeness of its own answers to the real ones, 0 to 100"),
+)
+
+LIMITS = (
+    "The loss says how well the model expects the replies that people really gave. It does not say that an answer of "
+    "its own is true.",
+    "A small model invents: names, prices, dates and promises can be wrong, and sound right. Have a person read what "
+    "goes to a customer.",
+    "chrF counts letters in common with one reference. A good answer in other words scores low.",
+    "The base is shown at its best: it was tried with its own prompt and with the system message of the data, and the "
+    "one with the lower test loss counts.",
+    "The test split comes from the same source as the training data. Other topics, other years, other writers may give "
+    "other figures.",
+)
+
+
+def number(value: float | None, decimals: int, *, signed: bool = False) -> str:
+    """A figure for people: thousands separated, a true minus sign, a dash when there is none.
+
+    >>> number(-1234.5, 1), number(0.25, 2, signed=True), number(-0.0004, 3), number(None, 1)
+    ('−1,234.5', '+0.25', '0.000', '–')
+    """
+    if value is None:
+        return MISSING
+    text = f"{abs(value):,.{decimals}f}"
+    if not text.strip("0.,"):
+        return text  # no sign before a zero
+    return ("−" if value < 0 else "+" if signed else "") + text
+
+
+def interval(estimate: Estimate | None, decimals: int, *, signed: bool = False) -> str:
+    """``low to high``, or nothing.
+
+    >>> interval({"value": 2.0, "low": 1.5, "high": 2.5}, 1)
+    '1.5 to 2.5'
+    """
+    if estimate is None:
+        return ""
+    return " to ".join(number(estimate[bound], decimals, signed=signed) for bound in ("low", "high"))
+
+
+def change(held_out: Mapping[str, Any]) -> str:
+    """How the test loss moved: ``helped``, ``harmed``, ``unclear`` (zero lies in the interval) or ``unknown``.
+
+    >>> change({"improvement": {"value": 25.0, "low": 22.0, "high": 28.0}, "groups": 50})
+    'helped'
+    """
+    improvement = held_out["improvement"]
+    if improvement is None:
+        return "unknown"
+    if held_out["groups"] < 2:
+        return "unclear"
+    if improvement["low"] > 0:
+        return "helped"
+    return "harmed" if improvement["high"] < 0 else "unclear"
+
+
+def headline(held_out: Mapping[str, Any]) -> str:
+    """The result in one line."""
+    if change(held_out) == "unknown":
+        return "The held-out loss could not be compared"
+    base, tuned = (number(held_out[side]["loss"]["value"], 2) for side in ("base", "tuned"))
+    match change(held_out):
+        case "helped":
+            return f"Held-out loss fell from {base} to {tuned} ({percent(held_out)})"
+        case "harmed":
+            return f"Held-out loss rose from {base} to {tuned} ({percent(held_out)})"
+    return f"No clear change: held-out loss {base} before, {tuned} after ({percent(held_out)})"
+
+
+def percent(held_out: Mapping[str, Any]) -> str:
+    """The relative change of the loss with its interval, as ``−25 %, 95 % interval −28 to −22 %``."""
+    improvement = held_out["improvement"]
+    values = {"value": -improvement["value"], "low": -improvement["high"], "high": -improvement["low"]}
+    decimals = 1 if max(abs(value) for value in values.values()) < 10 else 0
+    text = f"{number(values['value'], decimals, signed=True)} %"
+    if held_out["groups"] < 2:
+        return text
+    return f"{text}, 95 % interval {interval(values, decimals, signed=True)} %"
+
+
+def verdict(held_out: Mapping[str, Any]) -> str:
+    """What to think of it, also when the training did not help."""
+    many = f"{held_out['records']:,} test record" + ("" if held_out["records"] == 1 else "s")
+    match change(held_out):
+        case "unknown":
+            return "There was nothing to divide by: see the notes."
+        case "helped":
+            first = f"Training helped: on {many} that it never saw, the tuned model finds the real replies likelier."
+        case "harmed":
+            first = (
+                f"Training did harm: on {many} that it never saw, the tuned model finds the real replies less likely "
+                "than the base does. Keep the base, or try fewer epochs, a lower learning rate, or more data."
+            )
+        case _ if held_out["groups"] < 2:
+            first = "All test records belong to one group, so chance cannot be told from effect: no interval is given."
+        case _:
+            first = (
+                f"Training made no difference that {many} can show: the interval reaches over zero. More data would "
+                "show more, or give the model more to learn from."
+            )
+    return " ".join(filter(None, [first, _of_answers(held_out), _of_size(held_out)]))
+
+
+def _of_answers(held_out: Mapping[str, Any]) -> str:
+    difference = held_out["difference"]["chrf"]
+    if difference is None:
+        return ""
+    base, tuned = (number(held_out[side]["chrf"]["value"], 1) for side in ("base", "tuned"))
+    values = f"from {base} to {tuned}"
+    if difference["low"] > 0:
+        return f"Its own answers came closer to the real ones (chrF {values})."
+    if difference["high"] < 0:
+        return f"Its own answers moved away from the real ones (chrF {values}): read some before you use it."
+    return f"Its own answers did not come measurably closer to the real ones (chrF {values})."
+
+
+def _of_size(held_out: Mapping[str, Any]) -> str:
+    if 2 <= held_out["groups"] < FEW_GROUPS:
+        return f"With {held_out['groups']} groups only, the intervals are too narrow: take them as a hint."
+    return ""
+
+
+def duration(seconds: float | None) -> str:
+    """Time for people.
+
+    >>> duration(41.6), duration(252), duration(3720), duration(None)
+    ('42 s', '4 min 12 s', '1 h 2 min', '–')
+    """
+    if seconds is None:
+        return MISSING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def memory(num_bytes: float | None) -> str:
+    """Bytes for people, in units of 1,000.
+
+    >>> memory(2_340_000_000), memory(85_000_000), memory(None)
+    ('2.3 GB', '85 MB', '–')
+    """
+    if num_bytes is None:
+        return MISSING
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The figures of the training that exist, each with its name."""
+    method = {"lora": "LoRA adapter", "full": "all weights"}.get(training.get("method", ""), training.get("method"))
+    steps = training.get("steps")
+    best = training.get("best_step")
+    facts = [
+        ("Time", duration(training["seconds"])),
+        ("Speed", _with(number(training["tokens_per_second"], 0), "tokens/s")),
+        ("Peak memory", memory(training["peak_memory_bytes"])),
+        ("Trained", str(method) if method else MISSING),
+        (
+            "Steps",
+            (f"{steps:,}" if steps is not None else MISSING) + (f" (best: {best:,})" if best is not None else ""),
+        ),
+        ("Epochs", number(training.get("epochs"), 1)),
+        ("Trained tokens", number(training.get("trained_tokens"), 0)),
+    ]
+    return [(name, value) for name, value in facts if value != MISSING]
+
+
+def _with(text: str, unit: str) -> str:
+    return text if text == MISSING else f"{text} {unit}"

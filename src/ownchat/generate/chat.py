@@ -1,0 +1,351 @@
+"""The terminal chat: a session with history and commands, and its loops for people and for scripts. No torch here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from ownchat.config import GenerateConfig
+from ownchat.errors import UserError, nearest
+from ownchat.generate.engine import BASE, Delta, Engine, Request, Sampling
+from ownchat.generate.locate import Located, locate
+from ownchat.monitor.progress import console
+
+Messages = list[dict[str, Any]]
+
+HELP = {
+    "/reset": "forget the conversation; the system prompt stays",
+    "/system TEXT": 'instructions for the model from now on; alone: show them; "-": none',
+    "/save FILE": "add the conversation to FILE, one JSON line that ownchat train reads",
+    "/help": "this",
+    "/quit": "leave, as Ctrl-D does",
+}
+# What a model writes must not move the cursor, rename the window or ring: control characters but newline and tab.
+CONTROL = dict.fromkeys(code for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who answers: a name to show, an engine, and what it does with its adapter."""
+
+    label: str
+    engine: Engine
+    adapter: str | None = None
+
+
+class Screen:
+    """Answers on stdout, everything else on stderr: in a pipe only the answers arrive."""
+
+    def __init__(self, *, interactive: bool) -> None:
+        self.interactive = interactive
+
+    def answer(self, text: str) -> None:
+        """A piece of an answer, without control characters."""
+        sys.stdout.write(text.translate(CONTROL))
+        sys.stdout.flush()
+
+    def label(self, label: str) -> None:
+        """Whose answer follows."""
+        if self.interactive:
+            Console(highlight=False).print(Text(f"{label}:", style="bold green"))
+        else:
+            print(f"{label}:", flush=True)
+
+    def note(self, text: str) -> None:
+        """Something that is not an answer."""
+        console.print(Text(text, style="dim"))
+
+
+class ChatSession:
+    """A conversation with one model, or with several that each keep their own history.
+
+    ``count_tokens`` gives the length of a rendered prompt; ``context`` is the model's, in tokens.
+    """
+
+    def __init__(
+        self,
+        voices: Sequence[Voice],
+        settings: GenerateConfig,
+        screen: Screen,
+        *,
+        count_tokens: Callable[[Messages], int],
+        context: int | None,
+        system: str | None = None,
+    ) -> None:
+        self.voices, self.settings, self.screen, self.system = tuple(voices), settings, screen, system
+        self.histories: list[Messages] = [[] for _ in self.voices]
+        self._count_tokens, self._context = count_tokens, context
+
+    # ------------------------------------------------------------------------------------------------- turns
+
+    def handle(self, line: str, cancel: threading.Event | None = None) -> bool:
+        """One line of input, a command or a message; false when the session is over.
+
+        A line that begins with a space is never a command. Raises :class:`~ownchat.errors.UserError` for a command
+        that does not exist or cannot be carried out, and for a message that does not fit.
+        """
+        if not line.strip():
+            return True
+        if line.startswith("/"):
+            return self._command(line.strip())
+        self.ask(line.strip(), cancel)
+        return True
+
+    def ask(self, text: str, cancel: threading.Event | None = None) -> None:
+        """Let every voice answer ``text``; ``cancel`` ends the answers that are still to come."""
+        for voice, history in zip(self.voices, self.histories, strict=True):
+            if cancel is not None and cancel.is_set():
+                return
+            if len(self.voices) > 1:
+                self.screen.label(voice.label)
+            self._answer(voice, history, {"role": "user", "content": text}, cancel)
+
+    def _answer(
+        self, voice: Voice, history: Messages, question: dict[str, Any], cancel: threading.Event | None
+    ) -> None:
+        prompt, dropped = self._fit([*self._instructions(), *history, question])
+        if dropped:
+            turns = "turn is" if dropped == 1 else "turns are"
+            self.screen.note(f"(the oldest {dropped} {turns} left out: the conversation exceeds the model's context)")
+        request = Request(
+            messages=[{"role": message["role"], "content": message["content"]} for message in prompt],
+            max_tokens=self.settings.max_tokens,
+            sampling=Sampling.of(self.settings),
+            adapter=voice.adapter,
+        )
+        answer, last = "", Delta("")
+        for last in voice.engine.stream(request, cancel):
+            answer += last.text
+            self.screen.answer(last.text)
+        self.screen.answer("\n")
+        if last.finish_reason == "cancelled":
+            self.screen.note("(stopped)")
+            if not answer:
+                return  # nothing was said: the question is taken back too
+        if last.finish_reason == "length" and last.usage is not None:
+            self.screen.note(f"(cut at {last.usage.completion_tokens} tokens; generate.max_tokens allows more)")
+        reply: dict[str, Any] = {"role": "assistant", "content": answer}
+        if last.finish_reason != "stop":
+            reply["weight"] = 0  # half an answer in a saved conversation is context, not an example to learn
+        history += [question, reply]
+
+    def _instructions(self) -> Messages:
+        return [{"role": "system", "content": self.system}] if self.system else []
+
+    def _fit(self, messages: Messages) -> tuple[Messages, int]:
+        """The messages without the oldest turns that leave no room for an answer, and how many turns went.
+
+        Room is ``max_tokens``, but at most half of the context. The system prompt and the last turn always stay.
+        """
+        dropped = 0
+        if self._context is None:
+            return messages, dropped
+        room = self._context - min(self.settings.max_tokens, self._context // 2)
+        head = self._instructions()
+        rest = messages[len(head) :]
+        while self._count_tokens([*head, *rest]) > room:
+            starts = [index for index, message in enumerate(rest) if message["role"] == "user"]
+            if len(starts) < 2:
+                break
+            rest, dropped = rest[starts[1] :], dropped + 1
+        return [*head, *rest], dropped
+
+    # ---------------------------------------------------------------------------------------------- commands
+
+    def _command(self, line: str) -> bool:
+        name, _, argument = line.partition(" ")
+        argument = argument.strip()
+        match name:
+            case "/quit" | "/exit":
+                return False
+            case "/help":
+                self.screen.note("\n".join(f"{command:14}{what}" for command, what in HELP.items()))
+            case "/reset":
+                self.histories = [[] for _ in self.voices]
+                self.screen.note("(the conversation starts anew)")
+            case "/system" if argument:
+                self.system = None if argument == "-" else argument
+                self.screen.note("(no system prompt)" if self.system is None else "(system prompt set)")
+            case "/system":
+                self.screen.note(f"system prompt: {self.system}" if self.system else "(no system prompt)")
+            case "/save":
+                self._save(argument)
+            case _:
+                hint = nearest(name, [command.split()[0] for command in HELP])
+                raise UserError(f'unknown command "{name}"', fix=hint or "/help lists the commands; a space before "
+                                "the slash sends the line as a message")  # fmt: skip
+        return True
+
+    def _save(self, name: str) -> None:
+        history = self.histories[-1]  # with --compare: the conversation with the tuned model
+        if not name:
+            raise UserError("/save needs the name of a file", fix="/save my-chats.jsonl")
+        if not history:
+            raise UserError("there is no conversation to save yet", fix="ask something first")
+        path = Path(name).expanduser()
+        line = json.dumps({"messages": [*self._instructions(), *history]}, ensure_ascii=False)
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot be written: {error.strerror}", where=str(path), fix="choose another file"
+            ) from error
+        self.screen.note(f"(added to {path})")
+
+
+# --------------------------------------------------------------------------------------------------- the loops
+
+
+def chat(
+    path: Path | str,
+    *,
+    settings: GenerateConfig | None = None,
+    compare: bool = False,
+    prompt: str | None = None,
+    system: str | None = None,
+    dtype: str = "float32",
+    threads: int | None = None,
+) -> None:
+    """Talk to the model at ``path``, a run's directory or a Hugging Face directory.
+
+    With ``prompt`` one answer goes to stdout (``"-"``: all of stdin is the question). Without, and with a terminal
+    on stdin, a session; else every line of stdin is a turn. ``compare`` lets the base answer before the tuned
+    model. ``system`` replaces the system prompt that the model was trained with. Raises
+    :class:`~ownchat.errors.UserError`; only in a session they are shown and the session goes on.
+    """
+    settings = GenerateConfig() if settings is None else settings
+    found = locate(path)
+    interactive = prompt is None and sys.stdin.isatty()
+    for stream in (sys.stdin, sys.stdout):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal's encoding must not end a conversation
+    screen = Screen(interactive=interactive)
+    if interactive:
+        screen.note(f"loading {found.model} ...")
+    with _voices(found, compare=compare, dtype=dtype, threads=threads) as (voices, count_tokens, context):
+        session = ChatSession(
+            voices,
+            settings,
+            screen,
+            count_tokens=count_tokens,
+            context=context,
+            system=found.system if system is None else system,
+        )
+        if prompt is not None:
+            text = sys.stdin.read() if prompt == "-" else prompt
+            if not text.strip():
+                raise UserError("the prompt is empty", where="--prompt")
+            session.ask(text.strip())
+        elif interactive:
+            _converse(session)
+        else:
+            for line in sys.stdin:
+                if not session.handle(line.rstrip("\n")):
+                    break
+
+
+@contextmanager
+def _voices(
+    found: Located, *, compare: bool, dtype: str, threads: int | None
+) -> Iterator[tuple[list[Voice], Callable[[Messages], int], int | None]]:
+    """Engines for the session; base and tuned share one copy of the weights where there is an adapter."""
+    from transformers.utils import logging
+
+    from ownchat.generate.hf import chat_engine
+    from ownchat.tokenizer.render import prompt_ids
+
+    # Loading takes a second, and a script's stderr is for what matters.
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if not compare:
+        engine = chat_engine(found.model, dtype=dtype, threads=threads)
+        voices = [Voice("answer", engine)]
+    elif found.base is None:
+        raise UserError(
+            "its base is not known, so there is nothing to compare with",
+            where=str(found.model),
+            fix="--compare works with the result of ownchat train",
+        )
+    elif found.adapter is not None:
+        engine = chat_engine(found.base, adapter=found.adapter, tokenizer=found.model, dtype=dtype, threads=threads)
+        voices = [Voice("base", engine, BASE), Voice("tuned", engine)]
+    else:
+        engine = chat_engine(found.model, dtype=dtype, threads=threads)
+        voices = [Voice("base", chat_engine(found.base, dtype=dtype)), Voice("tuned", engine)]
+    try:
+        yield voices, lambda messages: len(prompt_ids(engine.tokenizer, messages)), engine.context
+    finally:
+        for voice in voices:
+            voice.engine.close()
+
+
+def _converse(session: ChatSession) -> None:
+    """Read, answer, until Ctrl-D, ``/quit`` or two Ctrl-C in a row."""
+    invitation = _invitation()
+    session.screen.note("/help lists the commands; Ctrl-C stops an answer; Ctrl-D leaves")
+    warned = False
+    while True:
+        try:
+            line = input(invitation)
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            if warned:
+                return
+            warned = True
+            session.screen.note("(Ctrl-C once more, or Ctrl-D, leaves)")
+            continue
+        warned = False
+        cancel = threading.Event()
+        try:
+            with _interrupt_sets(cancel):
+                if not session.handle(line, cancel):
+                    return
+        except UserError as error:
+            session.screen.note(str(error))
+        except KeyboardInterrupt:  # a second Ctrl-C before the answer ended
+            print()
+            session.screen.note("(stopped)")
+
+
+def _invitation() -> str:
+    """The prompt; with colour where the terminal has it, marked so that readline can count columns."""
+    try:
+        import readline  # noqa: F401  input() then edits lines and remembers them
+    except ImportError:
+        return "you> "
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+        return "you> "
+    return "\001\033[1;36m\002you> \001\033[0m\002"
+
+
+@contextmanager
+def _interrupt_sets(cancel: threading.Event) -> Iterator[None]:
+    """While the block runs, the first Ctrl-C sets ``cancel``; a second one raises ``KeyboardInterrupt``."""
+
+    def on_interrupt(number: int, frame: object) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
+        yield
+        return
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,158 @@
+"""Models in and out of directories: safetensors only, no pickle, no code from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from ownchat import artifacts
+from ownchat.errors import ModelError
+from ownchat.model import attention, starter
+from ownchat.model.block import make_block
+from ownchat.tokenizer.stage import load_tokenizer as load_tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def resolve_base(name: str) -> Path:
+    """The directory of a base model: ``"starter"``, a local directory, a run's name, or a Hugging Face id (fetched).
+
+    Raises :class:`~ownchat.errors.ModelError` when there is none.
+    """
+    if name == "starter":
+        return starter.starter_directory()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if (run := artifacts.finished_model(artifacts.run_directory(name))) is not None:
+        return run
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ModelError(
+            "there is no such model",
+            where=name,
+            fix='give a directory with config.json and model.safetensors, a Hugging Face id (owner/name), or "starter"',
+        )
+    return _fetch(name)
+
+
+def load_model(directory: Path, *, dtype: str = "float32", packed: bool = False) -> Any:
+    """A causal language model in eval mode, on the best device there is.
+
+    ``packed``: use :mod:`ownchat.model.attention` where the model takes it (tried, not assumed), so that blocks of
+    packed documents can be scored and trained; such a model does not generate.
+
+    Raises :class:`~ownchat.errors.ModelError` for a directory without weights, or with only pickled ones.
+    """
+    check_directory(directory)
+    implementation = "sdpa"
+    if packed and _packs(directory):
+        implementation = attention.NAME
+    model = _load(directory, dtype, implementation)
+    model.eval()
+    return model.to(best_device())
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Does the model attend with our function (packed blocks), or does it need padded batches?"""
+    return model.config._attn_implementation == attention.NAME
+
+
+def best_device() -> Literal["cuda", "cpu"]:
+    """Where models run."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_directory(directory: Path) -> None:
+    """Raise :class:`~ownchat.errors.ModelError` unless the directory holds a model that is safe to open."""
+    if not (directory / "config.json").is_file():
+        raise ModelError("no config.json: not a model directory", where=str(directory))
+    if any(directory.glob("*.safetensors")):
+        return
+    pickled = [file.name for pattern in PICKLES for file in directory.glob(pattern)]
+    if pickled:
+        raise ModelError(
+            f"the weights are pickled ({', '.join(sorted(pickled)[:3])}): opening them could run any code",
+            where=str(directory),
+            fix="take the model's safetensors version, or convert it on a machine you can lose",
+        )
+    raise ModelError("no weights (model.safetensors) in the directory", where=str(directory))
+
+
+def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, where: Path) -> None:
+    """Raise :class:`~ownchat.errors.ModelError` when the tokenizer has ids that the model has no row for."""
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer):,} tokens and the model has {rows:,} rows: they do not belong together",
+            where=str(where),
+            fix="use the tokenizer that the model was trained with",
+        )
+
+
+def _load(directory: Path, dtype: str, implementation: str) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=DTYPES[dtype],
+            attn_implementation=implementation,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"cannot be loaded: {str(error).splitlines()[0]}", where=str(directory)) from error
+
+
+def _packs(directory: Path) -> bool:
+    """Try packed attention on a tiny random model of the same architecture: is packed equal to one at a time?"""
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    tiny = json.loads(config.to_json_string(use_diff=False))
+    try:
+        small = type(config).from_dict(tiny | _tiny(config))
+        torch_state = torch.get_rng_state()
+        model = AutoModelForCausalLM.from_config(small, attn_implementation=attention.NAME).float().eval()
+        torch.set_rng_state(torch_state)
+        documents = [(np.arange(1, 14), np.ones(13, np.uint8)), (np.r_[1:12, 20:26], np.ones(17, np.uint8))]
+        from ownchat.model.loss import log_probabilities
+
+        with torch.no_grad():
+            together = log_probabilities(model, make_block(documents))
+            apart = torch.cat([log_probabilities(model, make_block([document])) for document in documents])
+            model.set_attn_implementation("sdpa")
+            plain = torch.cat([log_probabilities(model, make_block([d], packed=False)) for d in documents])
+    except Exception:  # whatever an architecture dislikes about it, the padded path is right for it
+        return False
+    return bool(torch.allclose(together, plain, atol=1e-4) and torch.allclose(apart, plain, atol=1e-4))
+
+
+def _tiny(config: Any) -> dict[str, Any]:
+    """Fewer layers and a small vocabulary: what decides whether packing works is the code, not the size."""
+    small: dict[str, Any] = {"num_hidden_layers": 2, "n_layer": 2, "num_layers": 2, "vocab_size": 64, "pad_token_id": 0}
+    small |= {"bos_token_id": 0, "eos_token_id": 0}
+    if (kinds := getattr(config, "layer_types", None)) is not None:
+        small["layer_types"] = [kinds[0], kinds[-1]]
+    return {key: value for key, value in small.items() if hasattr(config, key)}
+
+
+def _fetch(name: str) -> Path:
+    """Fetch a model from the hub into ``models/``; later runs use the copy."""
+    target = artifacts.home() / "models" / name.replace("/", "--")
+    if (target / "config.json").is_file() and any(target.glob("*.safetensors")):
+        return target
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(name, local_dir=target, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt"])
+    except Exception as error:  # the hub's client raises its own, httpx's and OSError
+        raise ModelError(
+            f"cannot be fetched: {str(error).splitlines()[0]}",
+            where=name,
+            fix='check the id and the network; "--base starter" needs no hub',
+        ) from error
+    return target

@@ -1,0 +1,191 @@
+"""The whole way: a folder of text in, a chat model and a report out. A stage that is complete is not run again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ownchat import artifacts
+from ownchat.artifacts import CLEAN, IMPORT, REPORT, TOKENIZER, TOKENS, TRAIN, Report
+from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
+from ownchat.errors import DataError, RunError
+
+Say = Callable[[str], None]
+
+REQUEST = "request.json"  # what the run was asked to do: the source, and the hash of everything it depends on
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its directory, the contents of ``report.json``, and whether anything had to be done."""
+
+    run: Path
+    report: dict[str, Any]
+    worked: bool
+
+
+def train(
+    source: Path | str,
+    *,
+    name: str | None = None,
+    config: Config | None = None,
+    origins: Origins | None = None,
+    force: bool = False,
+    say: Say = print,
+) -> Outcome:
+    """Import, clean, split, tokenize, train, evaluate, report.
+
+    ``source``: a file or a folder. ``name``: of the run; none: from the source. A run of this name that finished
+    with the same data and settings is returned as it is; with others the new run is NAME-2. ``say`` gets one line
+    for each stage.
+
+    >>> train("/nowhere/at/all", say=lambda line: None)
+    Traceback (most recent call last):
+    ...
+    ownchat.errors.DataError: /nowhere/at/all: there is no such file or folder
+    What to do: check the path
+    """
+    source = Path(source).expanduser()
+    if not source.exists():
+        raise DataError("there is no such file or folder", where=str(source), fix="check the path")
+    if config is None:
+        config, origins = load_config()
+    name, key = name or run_name(source), _request_key(config, source)
+    finished = _finished(name, key)
+    if finished is not None and not force:
+        return Outcome(finished, artifacts.read_json(finished / REPORT / "report.json"), worked=False)
+    run = artifacts.run_directory(artifacts.free_run_name(name))
+    with artifacts.locked(run):
+        artifacts.write_json(run / REQUEST, {"source": str(source.resolve()), "key": key})
+        report = _stages(source, run, config, origins or {}, force, say)
+    return Outcome(run, report, worked=True)
+
+
+def evaluate(name: str, *, config: Config | None = None, say: Say = print) -> Outcome:
+    """Measure a finished run again, with the evaluation settings given; only ``6-report`` is made anew."""
+    run = artifacts.existing_run(name)
+    if artifacts.finished_model(run) is None:
+        raise RunError("its training is not finished", where=str(run), fix="run the same ownchat train again")
+    if config is None:
+        config, _ = load_config(run / "config.yaml")
+    base = Path(artifacts.read_json(run / TRAIN / "model" / "ownchat.json")["base"])
+    with artifacts.locked(run):
+        _evaluate(run, base, config, say)
+    return Outcome(run, artifacts.read_json(run / REPORT / "report.json"), worked=True)
+
+
+def import_and_clean(
+    source: Path, *, name: str | None, config: Config, origins: Origins, clean: bool, say: Say = print
+) -> Path:
+    """The first stages alone; ``ownchat train`` goes on from there. Returns the run's directory."""
+    run = artifacts.run_directory(artifacts.free_run_name(name or run_name(source)))
+    with artifacts.locked(run):
+        artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
+        _import(source, run, config, say)
+        if clean:
+            _clean(run, config, say)
+    return run
+
+
+def run_name(source: Path) -> str:
+    """A run's name from its source: letters, digits, dots and dashes.
+
+    >>> run_name(Path("inbox/Support Mail.csv.gz"))
+    'support-mail'
+    """
+    stem = source.resolve().name.split(".")[0] if source.is_file() or "." in source.name else source.resolve().name
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-.") or "run"
+
+
+def _finished(name: str, key: str) -> Path | None:
+    """The run NAME or NAME-n that was asked for exactly this and is complete."""
+    first = artifacts.run_directory(name)
+    for run in [first, *sorted(first.parent.glob(f"{first.name}-[0-9]*"))]:
+        complete = artifacts.finished_model(run) is not None and (run / REPORT / artifacts.MANIFEST).is_file()
+        if complete and (run / REQUEST).is_file() and artifacts.read_json(run / REQUEST)["key"] == key:
+            return run
+    return None
+
+
+def _request_key(config: Config, source: Path) -> str:
+    return artifacts.stage_key(config, tuple(Config.model_fields), {"source": source})
+
+
+def _stages(source: Path, run: Path, config: Config, origins: Origins, force: bool, say: Say) -> dict[str, Any]:
+    from ownchat.model.load import resolve_base
+    from ownchat.tokenizer import stage as tokenizer
+    from ownchat.train import stage as training
+
+    artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
+    _import(source, run, config, say)
+    _clean(run, config, say)
+    base = resolve_base(config.model.base)
+    tokenizer.run_tokenizer(config, {"base": base}, run / TOKENIZER)
+    done = tokenizer.run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
+    counts = done.counts
+    _say(
+        say, done, f"{counts['train_tokens']:,} tokens to train on, "
+        f"{counts['train_trained'] / max(1, counts['train_tokens']):.0%} of them trained (the replies)",
+    )  # fmt: skip
+    inputs = {"tokens": run / TOKENS, "tokenizer": run / TOKENIZER, "base": base}
+    done = training.run(config, inputs, run / TRAIN, force=force)
+    artifacts.write_atomic(run / "config.yaml", to_yaml(*with_derived(config, origins, training.derived(config, done))))
+    facts = done.details
+    _say(
+        say, done, f"{facts['steps']} steps, {facts['tokens_per_second']:,.0f} tokens/s, "
+        f"validation loss {facts['base_loss']:.3f} -> {facts['best_loss']:.3f}",
+    )  # fmt: skip
+    if facts["stopped"]:
+        say(f"           stopped early: {facts['stopped']}; the best step, {facts['best_step']}, was kept")
+    _evaluate(run, base, config, say)
+    return artifacts.read_json(run / REPORT / "report.json")
+
+
+def _import(source: Path, run: Path, config: Config, say: Say) -> None:
+    from ownchat.data import stage
+
+    done = stage.run(config, {"source": source}, run / IMPORT)
+    lost = _lost(done, ("row",))
+    _say(say, done, f"{done.counts['files']:,} files, {done.counts['records']:,} records{lost}")
+
+
+def _clean(run: Path, config: Config, say: Say) -> None:
+    from ownchat.clean import stage
+
+    done = stage.run(config, {"data": run / IMPORT}, run / CLEAN)
+    sizes = ", ".join(f"{split} {done.counts.get(split, 0):,}" for split in artifacts.SPLITS)
+    _say(say, done, f"{sizes}{_lost(done, ('row',))}")
+
+
+def _evaluate(run: Path, base: Path, config: Config, say: Say) -> None:
+    from ownchat.evaluate import held_out
+
+    done = held_out.run(config, {"test": run / CLEAN, "base": base, "train": run / TRAIN}, run / REPORT)
+    _say(say, done, f"{done.counts['records']:,} held-out records, {done.counts['answers']} answers")
+
+
+def _lost(report: Report, units: Sequence[str]) -> str:
+    """What did not come through, by rule: nothing is lost in silence."""
+    rules = report.details["rules"]
+    parts = [
+        f"{count:,} {rule}"
+        for unit in units
+        for fate in ("dropped", "unreadable")
+        for rule, count in rules.get(f"{unit} {fate}", {}).items()
+    ]
+    return f"; not used: {', '.join(parts)}" if parts else "; nothing dropped"
+
+
+def _say(say: Say, report: Report, text: str) -> None:
+    seconds = f"{report.seconds:.0f} s" if report.seconds >= 1 else "<1 s"
+    say(f"{report.stage:>9}  {text}  ({seconds})")
+
+
+def elapsed(start: float) -> str:
+    """Minutes and seconds since ``start`` (``time.monotonic``)."""
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,0 +1,100 @@
+"""The token store: documents end to end, memory-mapped, with an index. It holds tokens, not blocks.
+
+``ids.bin``      uint16 or uint32, all documents end to end
+``weights.bin``  uint8, 1 where the token is trained
+``offsets.npy``  int64 [documents + 1]
+``index.parquet``  one row a document: the record it came from, its piece, its group
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ownchat.artifacts import read_json, write_json
+from ownchat.errors import RunError
+
+INDEX = pa.schema(
+    [("id", pa.string()), ("record", pa.string()), ("piece", pa.int32()), ("group", pa.string()), ("kind", pa.string())]
+)
+
+
+class TokenWriter:
+    """Append documents; use as a context manager.
+
+    >>> import tempfile; directory = Path(tempfile.mkdtemp())
+    >>> with TokenWriter(directory, vocab_size=300) as writer:
+    ...     writer.add([5, 6, 7], [0, 1, 1], id="a/0", record="a", piece=0, group=None, kind="conversation")
+    >>> store = TokenStore(directory)
+    >>> len(store), [part.tolist() for part in store[0]]
+    (1, [[5, 6, 7], [0, 1, 1]])
+    """
+
+    def __init__(self, directory: Path, vocab_size: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+        self._ids: IO[bytes] = open(directory / "ids.bin", "wb")  # noqa: SIM115 (closed in __exit__)
+        self._weights: IO[bytes] = open(directory / "weights.bin", "wb")  # noqa: SIM115
+        self._lengths: list[int] = []
+        self._rows: list[dict[str, Any]] = []
+        self._trained = 0
+
+    def add(self, ids: Sequence[int], weights: Sequence[int], **index: Any) -> None:
+        self._ids.write(np.asarray(ids, self.dtype).tobytes())
+        self._weights.write(np.asarray(weights, np.uint8).tobytes())
+        self._lengths.append(len(ids))
+        self._trained += sum(weights)
+        self._rows.append(index)
+
+    def __enter__(self) -> TokenWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ids.close()
+        self._weights.close()
+        np.save(self.directory / "offsets.npy", np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]))
+        pq.write_table(pa.Table.from_pylist(self._rows, schema=INDEX), self.directory / "index.parquet")
+        write_json(self.directory / "store.json", {"dtype": self.dtype.name, "trained_tokens": self._trained})
+
+
+class TokenStore:
+    """Read access: ``store[i]`` is ``(ids, weights)`` of document ``i`` as arrays; nothing is loaded ahead."""
+
+    def __init__(self, directory: Path) -> None:
+        if not (directory / "store.json").is_file():
+            raise RunError("there is no token store", where=str(directory), fix="run the stages before this one again")
+        described = read_json(directory / "store.json")
+        self.trained_tokens: int = described["trained_tokens"]
+        self.offsets: np.ndarray = np.load(directory / "offsets.npy").astype(np.int64)
+        self._directory = directory
+        empty = self.offsets[-1] == 0  # numpy cannot map an empty file
+        self._ids = (
+            np.zeros(0, described["dtype"]) if empty else np.memmap(directory / "ids.bin", described["dtype"], "r")
+        )
+        self._weights = np.zeros(0, np.uint8) if empty else np.memmap(directory / "weights.bin", np.uint8, "r")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        part = slice(self.offsets[number], self.offsets[number + 1])
+        return self._ids[part].astype(np.int64), self._weights[part]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [documents]: tokens of each document."""
+        return np.diff(self.offsets)
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.offsets[-1])
+
+    def index(self) -> list[dict[str, Any]]:
+        """Where each document came from."""
+        return pq.read_table(self._directory / "index.parquet").to_pylist()

@@ -1,0 +1,75 @@
+"""Choices that are measured, made once for a run, saved, and obeyed on resume.
+
+A resume on a busy machine would measure something else, and another compute type means other numbers: so what was
+decided when the run began holds until it ends.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ownchat import artifacts
+from ownchat.config import Config
+from ownchat.model.load import best_device
+
+NAME = "decisions.json"
+BFLOAT16_MIN_GAIN = 1.3  # below this, bfloat16's rounding is not worth it
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was chosen, and the figures that said so."""
+
+    device: str
+    dtype: str
+    threads: int
+    float32_tflops: float
+    bfloat16_tflops: float
+    attention: str = "undecided"  # packed | padded, known once the model is there
+    total_steps: int = 0  # as planned; fewer when train.minutes asks for it
+
+    def save(self, directory: Path) -> None:
+        artifacts.write_json(directory / NAME, asdict(self))
+
+
+def decide(config: Config, directory: Path) -> Decisions:
+    """The decisions of this run: read if they were made before, else measured and saved."""
+    if (directory / NAME).is_file():
+        return Decisions(**artifacts.read_json(directory / NAME))
+    threads = config.train.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    device = best_device()
+    slow, fast = (matmul_tflops(dtype, device) for dtype in (torch.float32, torch.bfloat16))
+    dtype: str = config.model.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if fast > BFLOAT16_MIN_GAIN * slow else "float32"
+    decisions = Decisions(device, dtype, threads, round(slow, 3), round(fast, 3))
+    decisions.save(directory)
+    return decisions
+
+
+def keep(directory: Path, **changes: Any) -> Decisions:
+    """A decision that could only be made later: saved beside the others."""
+    decisions = replace(Decisions(**artifacts.read_json(directory / NAME)), **changes)
+    decisions.save(directory)
+    return decisions
+
+
+def matmul_tflops(dtype: torch.dtype, device: str = "cpu", *, rows: int = 1024, width: int = 768) -> float:
+    """TFLOP/s of the matrix products of a small transformer: forward, and the gradient of the input; best of five."""
+    x = torch.randn(rows, width, device=device).to(dtype)
+    weight = torch.randn(4 * width, width, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(6):  # the first one warms up, and is never the best
+        start = time.perf_counter()
+        y = x @ weight.T
+        y @ weight
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 4 * rows * width * 4 * width / best / 1e12

@@ -1,0 +1,242 @@
+"""THE loop: one for supervised fine-tuning, continued pre-training, and whatever objective comes next.
+
+Everything that happens in a step is a function of (seed, step) and the state in the last checkpoint, so that an
+interrupted run goes on exactly where it was. Order of effects: train, log, validate, save, stop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ownchat.errors import Interrupted, RunError
+from ownchat.model.block import Document, make_block
+from ownchat.model.load import can_pack
+from ownchat.model.score import score_documents
+from ownchat.monitor.events import Events, Heartbeat, JsonLines, read_lines
+from ownchat.monitor.progress import progress
+from ownchat.tokenizer.packing import Step, num_steps, pack
+from ownchat.tokenizer.store import TokenStore
+from ownchat.train import checkpoint
+from ownchat.train.checkpoint import State
+from ownchat.train.objectives import Objective
+from ownchat.train.optim import Optimizer, learning_rate
+from ownchat.train.signals import StopRequest
+
+MEASURED_STEPS = 4  # after these the speed is known well enough to plan for train.minutes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every number the loop goes by, derived ones included."""
+
+    seed: int
+    batch_tokens: int
+    block_tokens: int
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    learning_rate: float
+    schedule: Literal["cosine", "linear", "constant"]
+    clip: float
+    validate_every: int
+    patience: int
+    minutes: float | None
+
+    def with_total(self, total: int) -> Plan:
+        """The same plan in fewer steps: the schedule ends where the steps end."""
+        return replace(self, total_steps=total, warmup_steps=min(self.warmup_steps, max(1, total // 5)))
+
+
+class Batches:
+    """The global batch of every step: ``batches[step]`` is a list of blocks of document numbers."""
+
+    def __init__(self, lengths: np.ndarray, plan: Plan) -> None:
+        self._lengths, self._plan, self._epoch = lengths, plan, -1
+        self._steps: list[Step] = []
+
+    def __getitem__(self, step: int) -> Step:
+        epoch, within = divmod(step, self._plan.steps_per_epoch)
+        if epoch != self._epoch:
+            plan = self._plan
+            self._steps = pack(
+                self._lengths,
+                batch_tokens=plan.batch_tokens,
+                block_tokens=plan.block_tokens,
+                seed=plan.seed,
+                epoch=epoch,
+            )
+            self._epoch = epoch
+        return self._steps[within]
+
+
+def run_loop(
+    model: Any,
+    objective: Objective,
+    optimizer: Optimizer,
+    train: TokenStore,
+    valid: Sequence[Document],
+    plan: Plan,
+    directory: Path,
+    *,
+    save_weights: Callable[[Path], None],
+    stop: StopRequest,
+    replan: Callable[[int], object],
+) -> State:
+    """Train until the plan is done, the time is up, or the validation loss has stopped falling.
+
+    Writes ``events.jsonl``, ``metrics.jsonl``, ``heartbeat`` and ``checkpoints/`` into ``directory`` and goes on
+    from the newest whole checkpoint there. ``replan(total_steps)`` is told when ``plan.minutes`` asks for fewer
+    steps. Returns the final state; the best weights are in ``checkpoints/step-<best_step>``.
+
+    Raises :class:`~ownchat.errors.Interrupted` after saving when a signal came, and
+    :class:`~ownchat.errors.RunError` when the loss is no longer a number.
+    """
+    events, metrics = Events(directory / "events.jsonl"), JsonLines(directory / "metrics.jsonl")
+    heartbeat, saved = Heartbeat(directory / "heartbeat"), directory / "checkpoints"
+    state, batches = State(), Batches(train.lengths, plan)
+    if (found := checkpoint.latest(saved)) is not None:
+        path, state = found
+        optimizer.load(checkpoint.load_tensors(path))
+        forget_after(directory / "metrics.jsonl", state.step)
+    events.emit("resumed" if found else "started", step=state.step, total_steps=plan.total_steps)
+    clock = time.monotonic() - state.seconds
+
+    def validate() -> float:
+        scores = score_documents(model, valid, block_tokens=plan.block_tokens)
+        loss = -float(np.concatenate(scores).mean())
+        state.seconds = time.monotonic() - clock
+        metrics.write(step=state.step, validation_loss=loss, seconds=round(state.seconds, 2))
+        events.emit("validated", step=state.step, validation_loss=loss)
+        return loss
+
+    def save() -> None:
+        state.seconds = time.monotonic() - clock
+        checkpoint.save(saved, state, optimizer.state(), save_weights)
+        checkpoint.clear_old(
+            saved, best_step=state.best_step, last_step=state.step, steps_per_epoch=plan.steps_per_epoch
+        )
+        events.emit("saved", step=state.step)
+
+    with progress("train", plan.total_steps, "steps") as advance:
+        advance(state.step)
+        if state.step == 0:
+            heartbeat.beat(0, force=True)
+            validate()  # the base: what every later figure is compared with
+        while state.step < plan.total_steps and not state.stopped:
+            began = time.monotonic()
+            rate = learning_rate(
+                state.step, peak=plan.learning_rate, total=plan.total_steps, warmup=plan.warmup_steps,
+                schedule=plan.schedule,
+            )  # fmt: skip
+            documents = [[train[number] for number in block] for block in batches[state.step]]
+            loss, norm, tokens = train_step(model, objective, optimizer, documents, rate, plan.clip)
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                numbers = [int(number) for block in batches[state.step] for number in block]
+                raise RunError(_not_a_number(state, numbers, train, events), where=str(directory), fix=_LOWER_RATE)
+            seconds = time.monotonic() - began
+            state.step, state.tokens = state.step + 1, state.tokens + tokens
+            state.step_seconds += seconds
+            metrics.write(
+                step=state.step, loss=loss, learning_rate=rate, gradient_norm=norm, tokens=tokens,
+                tokens_per_second=round(tokens / seconds, 1), seconds=round(time.monotonic() - clock, 2),
+            )  # fmt: skip
+            heartbeat.beat(state.step)
+            advance(1, f"loss {loss:.3f}, {state.tokens / state.step_seconds:.0f} tokens/s")
+            if plan.minutes is not None and state.step == MEASURED_STEPS:
+                plan = _fit_time(plan, state, time.monotonic() - clock)
+                replan(plan.total_steps)
+            last = state.step >= plan.total_steps
+            if last or state.step % plan.validate_every == 0:
+                _judge(state, validate(), plan)
+                save()
+            if stop.requested and not last and not state.stopped:
+                save()
+                events.emit("stopped", step=state.step, signal=stop.name)
+                raise Interrupted(
+                    f"{stop.name}: saved at step {state.step} of {plan.total_steps}; the same command goes on"
+                )
+    events.emit("finished", step=state.step, best_step=state.best_step, best_loss=state.best_loss, why=state.stopped)
+    heartbeat.beat(state.step, force=True)
+    return state
+
+
+def train_step(
+    model: Any,
+    objective: Objective,
+    optimizer: Optimizer,
+    blocks: Sequence[Sequence[Document]],
+    rate: float,
+    clip: float,
+) -> tuple[float, float, int]:
+    """One optimiser step over a global batch; returns (loss, gradient norm before clipping, real tokens).
+
+    loss = sum of coefficient * term / global count: cutting the batch into other blocks changes nothing.
+    """
+    batch = [document for block in blocks for document in block]
+    counts = objective.counts(batch)
+    context = objective.prepare(model, batch)
+    packed, total, tokens = can_pack(model), 0.0, 0
+    model.train()
+    for documents in blocks:
+        block = make_block(documents, packed=packed, device=model.device)
+        tokens += block.num_tokens
+        if len(block.targets) == 0:  # context only: nothing to learn from, and nothing lost
+            continue
+        terms = objective.terms(model, block, context)
+        loss = sum(objective.coefficients[name] * term / counts[name] for name, term in terms.items())
+        loss.backward()  # type: ignore[union-attr]
+        total += float(loss)
+    norm = optimizer.clip(clip)
+    if math.isfinite(total) and math.isfinite(norm):
+        optimizer.step(rate)
+    return total, norm, tokens
+
+
+def steps_in(lengths: np.ndarray, batch_tokens: int, epochs: float) -> tuple[int, int]:
+    """(steps of one epoch, steps of ``epochs`` epochs)."""
+    per_epoch = num_steps(lengths, batch_tokens)
+    return per_epoch, max(1, math.ceil(per_epoch * epochs - 1e-9))
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Take away lines of steps that the checkpoint does not know: they will be written again."""
+    if path.is_file():
+        kept = [row for row in read_lines(path) if row["step"] <= step]
+        path.unlink()
+        writer = JsonLines(path)
+        for row in kept:
+            writer.write(**row)
+
+
+_LOWER_RATE = "lower train.learning_rate, or look at the records named above; the last good checkpoint is kept"
+
+
+def _judge(state: State, loss: float, plan: Plan) -> None:
+    """Best so far, or one more validation without gain?"""
+    if loss < state.best_loss:
+        state.best_loss, state.best_step, state.validations_without_gain = loss, state.step, 0
+        return
+    state.validations_without_gain += 1
+    if state.validations_without_gain >= plan.patience and state.step < plan.total_steps:
+        state.stopped = f"validation loss has not fallen for {plan.patience} validations"
+
+
+def _fit_time(plan: Plan, state: State, elapsed: float) -> Plan:
+    """As many steps as fit in ``plan.minutes``, at the speed of the steps so far."""
+    assert plan.minutes is not None
+    left = plan.minutes * 60 - elapsed
+    return plan.with_total(min(plan.total_steps, state.step + max(0, int(left / (state.step_seconds / state.step)))))
+
+
+def _not_a_number(state: State, numbers: list[int], train: TokenStore, events: Events) -> str:
+    index = train.index()
+    records = [index[number]["record"] for number in numbers]
+    events.emit("not_finite", step=state.step + 1, records=records)
+    return f"the loss of step {state.step + 1} is not a number; its batch holds records {', '.join(records[:5])} ..."

@@ -1,0 +1,114 @@
+"""AdamW on float32 master weights, and the learning rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) over float32 masters of everything that requires a gradient.
+
+    Weights that are float32 already are their own masters. Others (a bfloat16 model in full fine-tuning) get one,
+    and their gradients are summed in float32 over the blocks of a batch, as they come.
+    """
+
+    def __init__(self, model: nn.Module, *, weight_decay: float) -> None:
+        self.names: list[str] = []
+        self._copies: list[tuple[nn.Parameter, nn.Parameter]] = []  # (the model's weight, its master)
+        self._masters: list[nn.Parameter] = []
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                self.names.append(name)
+                self._masters.append(weight if weight.dtype == torch.float32 else self._make_master(weight))
+        decayed = [master for master in self._masters if master.ndim >= 2]
+        others = [master for master in self._masters if master.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self._adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=True)
+
+    def _make_master(self, weight: nn.Parameter) -> nn.Parameter:
+        master = nn.Parameter(weight.detach().float())
+
+        def collect(parameter: Tensor) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            if gradient is None:
+                return
+            if master.grad is None:
+                master.grad = gradient.float()
+            else:
+                master.grad += gradient
+
+        weight.register_post_accumulate_grad_hook(collect)
+        self._copies.append((weight, master))
+        return master
+
+    @property
+    def num_trained(self) -> int:
+        """Trained weights."""
+        return sum(master.numel() for master in self._masters)
+
+    def clip(self, max_norm: float) -> float:
+        """Scale the gradient to at most ``max_norm``; returns its norm before."""
+        return float(nn.utils.clip_grad_norm_(self._masters, max_norm))
+
+    def step(self, learning_rate: float) -> None:
+        """Move the masters, copy them to the model, forget the gradient."""
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        self._publish()
+
+    def state(self) -> dict[str, Tensor]:
+        """Masters and moments by name, all float32: what a resume needs to go on bit for bit."""
+        tensors: dict[str, Tensor] = {}
+        for name, master in zip(self.names, self._masters, strict=True):
+            tensors[f"master.{name}"] = master.detach()
+            for key, value in self._adam.state.get(master, {}).items():
+                tensors[f"{key}.{name}"] = value
+        return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The reverse of :meth:`state`."""
+        with torch.no_grad():
+            for name, master in zip(self.names, self._masters, strict=True):
+                master.copy_(tensors[f"master.{name}"])
+                moments = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+                self._adam.state[master] = {
+                    key: value.clone().to(master.device if key != "step" else value.device)
+                    for key, value in moments.items()
+                }
+        self._publish()
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        for weight, master in self._copies:
+            weight.copy_(master)
+
+
+def learning_rate(
+    step: int,
+    *,
+    peak: float,
+    total: int,
+    warmup: int,
+    schedule: Literal["cosine", "linear", "constant"],
+) -> float:
+    """The rate of step ``step`` (from 0): linear warm-up to ``peak``, then down to a tenth (cosine) or 0 (linear).
+
+    >>> [round(learning_rate(step, peak=1.0, total=10, warmup=2, schedule="linear"), 2) for step in (0, 1, 2, 9)]
+    [0.5, 1.0, 1.0, 0.12]
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    share: Any = (step - warmup) / max(1, total - warmup)
+    match schedule:
+        case "cosine":
+            return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+        case "linear":
+            return peak * max(0.0, 1 - share)
+        case "constant":
+            return peak

@@ -1,0 +1,205 @@
+"""Stage 5-train: token stores and a base model in, a plain Hugging Face directory out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ownchat import artifacts
+from ownchat.artifacts import Report
+from ownchat.config import Config
+from ownchat.errors import RunError
+from ownchat.generate import export
+from ownchat.model.block import Document
+from ownchat.model.load import can_pack, check_vocabulary, load_model, load_tokenizer
+from ownchat.model.lora import add_lora, load_adapter
+from ownchat.monitor.events import read_lines
+from ownchat.tokenizer.store import TokenStore
+from ownchat.train import checkpoint, decisions, memory
+from ownchat.train.loop import Plan, run_loop, steps_in
+from ownchat.train.objectives import Likelihood
+from ownchat.train.optim import Optimizer
+from ownchat.train.signals import StopRequest
+
+PHASE = "sft"
+SECTIONS = ("model", "train", "tokenizer")
+LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}  # LOG.md: tried over three seeds on real questions and answers
+VALIDATIONS_PER_EPOCH = 2
+MAX_VALIDATION_SHARE = 0.25  # of the tokens trained between two validations: more would cost more than it tells
+MIN_VALIDATION_TOKENS = 20_000
+
+
+def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = False) -> Report:
+    """``inputs``: ``tokens`` (4-tokens), ``tokenizer`` (3-tokenizer), ``base`` (a model directory).
+
+    Goes on from the last checkpoint when the same training was interrupted. Raises
+    :class:`~ownchat.errors.RunError` when an unfinished training with other settings lies there, unless ``force``:
+    then it starts again from nothing.
+    """
+    key = artifacts.stage_key(config, SECTIONS, inputs)
+    if report := artifacts.completed(output, key):
+        return report
+    phase = output / PHASE
+    _begin(config, key, phase, force)
+    memory.keep_freed_pages()
+    memory.reset_peak()
+    choice = decisions.decide(config, phase)
+    torch.set_num_threads(choice.threads)
+    train, valid = TokenStore(inputs["tokens"] / "train"), TokenStore(inputs["tokens"] / "valid")
+    tokenizer = load_tokenizer(inputs["tokenizer"])
+    model = load_model(inputs["base"], dtype=choice.dtype, packed=choice.attention != "padded")
+    check_vocabulary(model, tokenizer, inputs["base"])
+    save_weights = _prepare(model, config)
+    plan = make_plan(config, train.lengths)
+    if choice.total_steps:  # planned before an interruption, to fit train.minutes
+        plan = plan.with_total(choice.total_steps)
+    choice = decisions.keep(phase, attention="packed" if can_pack(model) else "padded")
+    optimizer = Optimizer(model, weight_decay=config.train.weight_decay)
+    with StopRequest() as stop:
+        state = run_loop(
+            model, Likelihood(), optimizer, train, validation_documents(valid, train, plan), plan, phase,
+            save_weights=save_weights, stop=stop,
+            replan=lambda total: decisions.keep(phase, total_steps=total),
+        )  # fmt: skip
+    peak = memory.peak_bytes()
+    num_trained = optimizer.num_trained
+    del model, optimizer, save_weights
+    difference = _finish(config, inputs, phase, output, state.best_step)
+    figures = {
+        "method": config.train.method,
+        "base": str(inputs["base"]),
+        "system": config.data.system,
+        "device": choice.device,
+        "dtype": choice.dtype,
+        "attention": choice.attention,
+        "threads": choice.threads,
+        "trained_weights": num_trained,
+        "steps": state.step,
+        "epochs": round(state.step / plan.steps_per_epoch, 2),
+        "tokens": state.tokens,
+        "trained_tokens": train.trained_tokens,
+        "tokens_per_second": round(state.tokens / state.step_seconds, 1),
+        "seconds": round(state.seconds, 1),
+        "peak_memory_bytes": peak,
+        "best_step": state.best_step,
+        "best_loss": state.best_loss,
+        "base_loss": next((row["validation_loss"] for row in read_lines(phase / "metrics.jsonl")), None),
+        "stopped": state.stopped,
+        "export_difference": difference,
+        "plan": asdict(plan),
+    }
+    report = Report("train", output, {"steps": state.step, "tokens": state.tokens}, figures, state.seconds)
+    return artifacts.commit(key, config, SECTIONS, report)
+
+
+def make_plan(config: Config, lengths: np.ndarray) -> Plan:
+    """The settings with everything derived that was left open."""
+    train = config.train
+    per_epoch, total = steps_in(lengths, train.batch_tokens, train.epochs)
+    return Plan(
+        seed=train.seed,
+        batch_tokens=train.batch_tokens,
+        block_tokens=train.block_tokens,
+        steps_per_epoch=per_epoch,
+        total_steps=total,
+        warmup_steps=max(1, round(total * train.warmup_share)),
+        learning_rate=LEARNING_RATES[train.method] if train.learning_rate is None else train.learning_rate,
+        schedule=train.schedule,
+        clip=train.clip,
+        validate_every=train.validate_every or max(1, round(per_epoch / VALIDATIONS_PER_EPOCH)),
+        patience=train.patience,
+        minutes=train.minutes,
+    )
+
+
+def validation_documents(valid: TokenStore, train: TokenStore, plan: Plan) -> list[Document]:
+    """The valid split, or an even sample of it when scoring all of it would take too large a share of the time."""
+    between = train.num_tokens * plan.validate_every / plan.steps_per_epoch
+    budget = max(MIN_VALIDATION_TOKENS, MAX_VALIDATION_SHARE * between)
+    every = max(1, round(valid.num_tokens / budget))
+    return [valid[number] for number in range(0, len(valid), every)]
+
+
+def _begin(config: Config, key: str, phase: Path, force: bool) -> None:
+    """Make the phase's directory, or see that what lies there belongs to the same training."""
+    settings = phase / "settings.json"
+    mine = {"key": key} | {section: getattr(config, section).model_dump() for section in SECTIONS}
+    if settings.is_file():
+        theirs = artifacts.read_json(settings)
+        if theirs["key"] == key:
+            return
+        if checkpoint.latest(phase / "checkpoints") is not None and not force:
+            raise RunError(
+                f"an unfinished training with other settings lies here ({_difference(theirs, mine)})",
+                where=str(phase),
+                fix="run it with the settings it began with, choose another --name, or give --force to start again",
+            )
+    shutil.rmtree(phase.parent, ignore_errors=True)
+    artifacts.write_json(settings, mine)
+
+
+def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
+    changed = [
+        f"{section}.{name}: {theirs[section].get(name)} then, {value} now"
+        for section in SECTIONS
+        for name, value in mine[section].items()
+        if theirs[section].get(name) != value
+    ]
+    return "; ".join(changed) or "other data, or another base model"
+
+
+def _prepare(model: Any, config: Config) -> Callable[[Path], None]:
+    """Say what is trained; returns how to save it into a checkpoint."""
+    if config.train.method == "lora":
+        settings = config.model
+        wrapped = add_lora(model, rank=settings.lora_rank, alpha=settings.lora_alpha, seed=config.train.seed)
+        return lambda path: wrapped.save_pretrained(str(path / "adapter"), safe_serialization=True)
+    model.requires_grad_(True)
+    return lambda path: model.save_pretrained(path / "model")
+
+
+def _finish(config: Config, inputs: dict[str, Path], phase: Path, output: Path, best_step: int) -> float:
+    """The best checkpoint as a plain directory in float32, checked against the trained model."""
+    best = checkpoint.path_of(phase / "checkpoints", best_step)
+    target, adapter = output / "model", output / "adapter"
+    tokenizer = load_tokenizer(inputs["tokenizer"])
+    for directory in (target, adapter):
+        shutil.rmtree(directory, ignore_errors=True)
+    if config.train.method == "lora":
+        shutil.copytree(best / "adapter", adapter)
+        export.merge_adapter(inputs["base"], adapter, target)
+        model = load_adapter(load_model(inputs["base"]), adapter)
+    else:
+        model = load_model(best / "model")
+        masters = checkpoint.load_tensors(best)
+        named = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in masters.items():
+                if name.startswith("master."):
+                    named[name.removeprefix("master.")].copy_(tensor)
+        export.save_result(model, tokenizer, target)
+    tokenizer.save_pretrained(target)
+    artifacts.write_json(target / "ownchat.json", {"system": config.data.system, "base": str(inputs["base"])})
+    sample, _ = TokenStore(inputs["tokens"] / "valid")[0]
+    return export.check_result(target, model, sample[:256].tolist())
+
+
+def derived(config: Config, report: Report) -> dict[str, tuple[Any, str]]:
+    """Values that the configuration left open and this stage decided, with the reason: for ``config.yaml``."""
+    plan, facts = report.details["plan"], report.details
+    reasons: dict[str, tuple[Any, str]] = {}
+    if config.train.learning_rate is None:
+        reasons["train.learning_rate"] = (plan["learning_rate"], f"default of {config.train.method}")
+    if config.train.validate_every is None:
+        reasons["train.validate_every"] = (plan["validate_every"], f"{VALIDATIONS_PER_EPOCH} in an epoch")
+    if config.train.threads is None:
+        reasons["train.threads"] = (facts["threads"], "cores of this machine")
+    if config.model.dtype == "auto":
+        reasons["model.dtype"] = (facts["dtype"], "measured on this machine")
+    return reasons

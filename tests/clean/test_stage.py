@@ -1,0 +1,230 @@
+"""Stage 2: nothing lost, nothing on both sides of a split, same bytes from the same input."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ownchat.artifacts import SPLITS
+from ownchat.clean.signatures import normalised
+from ownchat.clean.stage import run
+from ownchat.config import Config, load_config
+from ownchat.data import stage as data
+from ownchat.data.ledger import lineage, read_ledger
+from ownchat.data.records import read_records, shards
+from ownchat.errors import DataError
+
+DATASETS = Path(os.environ.get("OWNCHAT_DATASETS", Path(__file__).parents[2] / ".." / "shared" / "datasets"))
+
+
+def clean(folder: Path, source: Path, *sets: str):
+    config = load_config(sets=list(sets))[0]
+    data.run(config, {"source": source}, folder / "1-data")
+    return run(config, {"data": folder / "1-data"}, folder / "2-clean")
+
+
+def split_records(folder: Path) -> dict[str, list]:
+    return {name: list(read_records(folder / "2-clean" / name)) for name in (*SPLITS, "dropped")}
+
+
+def jsonl(path: Path, rows) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def row(question: str, answer: str, **fields):
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]} | fields
+
+
+def test_every_record_has_its_fate_and_place(tmp_path):
+    rows = [row(f"Question {i}?", f"This is the answer number {i}.") for i in range(20)]
+    rows += [row("question  3?", "this is the ANSWER number 3.")]
+    rows[5]["messages"].insert(0, {"role": "system", "content": " "})
+    rows[6]["messages"][1]["content"] = "VoilÃ\xa0 le cafÃ© numÃ©ro six."
+    report = clean(tmp_path, jsonl(tmp_path / "a.jsonl", rows))
+    records = split_records(tmp_path)
+    assert {name: len(rows) for name, rows in records.items()} == {"train": 16, "valid": 2, "test": 2, "dropped": 1}
+    assert report.counts == {"records": 21, "train": 16, "valid": 2, "test": 2, "dropped": 1}
+    assert report.details["splits"]["train"] == {"records": 16, "groups": 16}
+    assert (
+        report.details["ledger"]["message"] | {"in": 43, "dropped": 3, "kept": 40}
+        == report.details["ledger"]["message"]
+    )
+    assert report.details["dropped"][0]["rule"] == "exact duplicate"
+    assert report.details["dropped"][0]["line"] == 21
+    by_id = {r["id"]: r for r in read_ledger(tmp_path / "2-clean").to_pylist() if r["unit"] == "row"}
+    original = {r["id"]: r["source"]["line"] for r in read_records(tmp_path / "1-data")}
+    assert {id for id in original} == set(by_id)
+    for name, kept in records.items():
+        for one in kept:
+            expected = ("dropped", "exact duplicate") if name == "dropped" else ("kept", name)
+            assert (by_id[one["id"]]["fate"], by_id[one["id"]]["rule"]) == expected
+    copy = by_id[records["dropped"][0]["id"]]
+    assert [original[parent] for parent in copy["parent_ids"]] == [4]
+    assert not list((tmp_path / "2-clean").glob(".work"))
+
+
+def test_switches(tmp_path):
+    rows = [row(f"Question {i}?", f"This is answer number {i}, cafÃ©.") for i in range(10)] * 2
+    report = clean(
+        tmp_path, jsonl(tmp_path / "a.jsonl", rows), "clean.exact_duplicates=false", "clean.repair_encoding=false"
+    )
+    assert report.counts["dropped"] == 0
+    sides: dict[str, set[str]] = {}
+    for name, records in split_records(tmp_path).items():
+        for one in records:
+            assert "cafÃ©" in one["messages"][1]["content"]
+            sides.setdefault(one["messages"][0]["content"], set()).add(name)
+    assert all(len(names) == 1 for names in sides.values())
+
+
+@pytest.mark.parametrize("num_files", [1, 2, 3, 40])
+def test_essays_of_any_number(tmp_path, num_files):
+    folder = tmp_path / "essays"
+    folder.mkdir()
+    texts = {}
+    for number in range(num_files):
+        paragraphs = [f"Essay {number}, thought {i}: {'words and more of them ' * (5 + i % 7)}" for i in range(80)]
+        texts[f"{number}.txt"] = "\n\n".join(paragraphs)
+        (folder / f"{number}.txt").write_text(texts[f"{number}.txt"])
+    report = clean(tmp_path, folder)
+    records = split_records(tmp_path)
+    assert all(records[name] for name in SPLITS)
+    pieces = sorted((r for name in SPLITS for r in records[name]), key=lambda r: r["source"]["offset"] or 0)
+    for file, text in texts.items():
+        assert "".join(r["text"] for r in pieces if r["source"]["file"] == file) == text
+    train = sum(len(r["text"]) for r in records["train"]) / sum(map(len, texts.values()))
+    assert 0.7 < train < 0.9
+    if num_files < 30:
+        assert report.details["ledger"]["row"]["split"] == num_files
+        steps = lineage(records["test"][0]["id"], [tmp_path / "1-data", tmp_path / "2-clean"])
+        assert {"split", "kept"} <= {step["fate"] for step in steps}
+        assert records["test"][0]["source"]["file"] in {step["id"] for step in steps}
+
+
+def test_a_short_text_is_cut_at_sentences(tmp_path):
+    (tmp_path / "a.txt").write_text("One thing is said. Then there is another. The third one ends it.")
+    clean(tmp_path, tmp_path / "a.txt")
+    assert all(split_records(tmp_path)[name] for name in SPLITS)
+
+
+def test_a_readme_beside_conversations_leaves_them_three_splits(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    jsonl(folder / "a.jsonl", [row(f"Question {i}?", f"The answer is number {i}.") for i in range(4)])
+    (folder / "README.md").write_text("\n\n".join(f"Paragraph {i}." for i in range(30)))
+    clean(tmp_path, folder)
+    kinds = {name: {r["kind"] for r in split_records(tmp_path)[name]} for name in SPLITS}
+    assert all(found == {"conversation", "document"} for found in kinds.values())
+
+
+@pytest.mark.parametrize(
+    "content, parts",
+    [
+        (row("Hi?", "x") | {"messages": [{"role": "assistant", "content": "a", "name": "x"}]}, ["1 record in 1 group"]),
+        ([row("Q?", f"answer {i}") for i in range(9)], ["9 records in 1 group", "train, valid, test"]),
+        ([row(f"Q{i}?", f"answer {i}", group=str(i % 2)) for i in range(9)], ["in 2 groups", "--map group=COLUMN"]),
+    ],
+)
+def test_too_few_for_three_splits(tmp_path, content, parts):
+    with pytest.raises(DataError) as error:
+        clean(tmp_path, jsonl(tmp_path / "a.jsonl", content if isinstance(content, list) else [content]))
+    assert all(part in str(error.value) for part in ["fewer rows than three splits need", *parts]), error.value
+
+
+def test_all_rows_dropped(tmp_path):
+    rows = [{"text": " "}, {"text": "\u2003"}, {"text": "x"}]
+    data.run(Config(), {"source": jsonl(tmp_path / "a.jsonl", rows)}, tmp_path / "1-data")
+    blank = next(iter(read_records(tmp_path / "1-data"))) | {"text": " "}
+    import pyarrow as pa
+
+    from ownchat.data.records import SCHEMA, ShardWriter
+
+    with ShardWriter(tmp_path / "blank") as writer:
+        writer.write(pa.RecordBatch.from_pylist([blank, blank | {"id": "b"}], schema=SCHEMA))
+    with pytest.raises(DataError, match="all 2 records were dropped: empty 2"):
+        run(Config(), {"data": tmp_path / "blank"}, tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------------------------- properties
+
+WORDS = st.sampled_from(
+    ["", " ", "Why?", "why? ", "How so, my friend?", "cafÃ© au lait is here", "a b c d e", "Yes", "é"]
+)
+TURNS = st.lists(st.tuples(st.sampled_from(["user", "assistant", "tool", "system"]), WORDS), min_size=1, max_size=4)
+ROW = st.builds(
+    lambda turns, group: {"messages": [{"role": role, "content": text} for role, text in turns], "customer": group},
+    TURNS,
+    st.sampled_from([None, "", "anna", "bo", "cy"]),
+)
+
+
+def question_of(record) -> str:
+    texts = normalised_list([turn["content"] for turn in record["messages"] or () if turn["role"] == "user"])
+    return "\n".join(texts[:2]) if texts and len(texts[0]) < 16 else (texts or [""])[0]
+
+
+def normalised_list(texts: list[str]) -> list[str]:
+    import pyarrow as pa
+
+    return normalised(pa.array(texts, pa.string())).to_pylist()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(ROW, max_size=25), st.integers(0, 3))
+def test_books_balance_and_no_split_shares_a_group_or_a_question(rows, seed):
+    rows += [row(f"A question of its own, {i}?", f"Its very own answer, number {i}.") for i in range(4)]
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        source = jsonl(Path(first) / "a.jsonl", rows)
+        report = clean(Path(first), source, f"clean.seed={seed}")
+        for total in report.details["ledger"].values():
+            assert total["in"] == sum(total[fate] for fate in ("kept", "dropped", "unreadable", "split", "merged"))
+        records = split_records(Path(first))
+        written = [r["id"] for kept in records.values() for r in kept]
+        assert sorted(written) == sorted(r["id"] for r in read_records(Path(first) / "1-data"))
+        table = read_ledger(Path(first) / "2-clean").to_pylist()
+        fates = [r["id"] for r in table if r["unit"] == "row" and r["fate"] != "changed"]
+        assert sorted(fates) == sorted(written)
+        messages = sum(len(r["messages"]) for r in read_records(Path(first) / "1-data"))
+        assert report.details["ledger"]["message"]["in"] == messages
+        kept_messages = sum(len(r["messages"]) for name in SPLITS for r in records[name])
+        assert report.details["ledger"]["message"]["kept"] == kept_messages
+        for key in (lambda r: r["group"], question_of):
+            sides: dict[str, set[str]] = {}
+            for name in SPLITS:
+                for one in records[name]:
+                    if key(one):
+                        sides.setdefault(key(one), set()).add(name)
+            assert all(len(names) == 1 for names in sides.values()), sides
+        (Path(second) / "a.jsonl").write_bytes(source.read_bytes())
+        clean(Path(second), Path(second) / "a.jsonl", f"clean.seed={seed}")
+        for name in (*SPLITS, "dropped"):
+            pair = [shards(Path(place) / "2-clean" / name) for place in (first, second)]
+            assert [path.read_bytes() for path in pair[0]] == [path.read_bytes() for path in pair[1]]
+        ledgers = [(Path(place) / "2-clean" / "ledger.parquet").read_bytes() for place in (first, second)]
+        assert ledgers[0] == ledgers[1]
+
+
+# -------------------------------------------------------------------------------------------------- real collections
+
+
+@pytest.mark.skipif(not DATASETS.is_dir(), reason="the shared datasets are not here (set OWNCHAT_DATASETS)")
+@pytest.mark.parametrize(
+    "name, sets, records",
+    [
+        ("banking77/train.csv", ["data.map={question: text, answer: category}"], 10003),
+        ("instruct_small/gsm_8k_train.json.gz", [], 7473),
+        ("instruct_small/llamafactory_kto_en_demo.json", [], 300),
+        ("plain_text/c4_demo.jsonl", [], 300),
+        ("plain_text/tinyshakespeare.txt", [], 1),
+    ],
+)
+def test_real_collections(tmp_path, name, sets, records):
+    report = clean(tmp_path, DATASETS / name, *sets)
+    assert report.counts["records"] == records
+    sizes = [report.counts[split] for split in SPLITS]
+    assert min(sizes) / sum(sizes) == pytest.approx(0.1, abs=0.02)

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ownchat.artifacts import MANIFEST, write_json
+from ownchat.config import Config, EvaluateConfig
+from ownchat.data.ledger import Ledger
+from ownchat.data.records import Record, ShardWriter, batched, message, record
+from ownchat.errors import DataError
+from ownchat.evaluate import held_out
+from ownchat.evaluate.held_out import measure, questions, reply_bytes, run, scorable, windows
+from ownchat.evaluate.summary import summary
+
+PAIRS = [
+    ("Where is my parcel?", "It left our warehouse today."),
+    ("Can I return it?", "Yes, within thirty days."),
+    ("Was kostet der Versand?", "Fünf Euro, nach Österreich zehn."),
+    ("The pump is loud.", "Close the valve, wait, and open it again."),
+    ("Can I pay later?", "Yes, by invoice."),
+    ("Do you open on Sunday?", "No, we are closed."),
+]
+FEW = EvaluateConfig(answers=4, answer_tokens=12, draws=100)
+
+
+def conversation(at: int, *messages: tuple[str, str], group: str | None = None) -> Record:
+    rows = [message(role, content) for role, content in messages]
+    return record("conversation", file="faq.csv", format="csv", line=at + 1, messages=rows, group=group)
+
+
+def conversations(system: str | None = None) -> list[Record]:
+    start = [("system", system)] if system else []
+    return [
+        conversation(at, *start, ("user", question), ("assistant", answer), group=f"customer-{at // 2}")
+        for at, (question, answer) in enumerate(PAIRS)
+    ]
+
+
+def document(at: int, text: str) -> Record:
+    return record("document", file="essay.md", format="markdown", line=at, text=text)
+
+
+@pytest.fixture(scope="session")
+def tuned_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model after 40 steps on the pairs: no good model, but a better one for these replies."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    directory = tmp_path_factory.mktemp("tuned")
+    shutil.copytree(tiny_model, directory, dirs_exist_ok=True)
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    torch.manual_seed(0)
+    for step in range(40):
+        messages = conversations()[step % len(PAIRS)]["messages"]
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def stages(tmp_path: Path, tiny_model: Path, tuned_model: Path) -> dict[str, Path]:
+    """A run directory as the stages before leave it, with a ledger and the training's figures."""
+    run_directory = tmp_path / "runs" / "shop"
+    clean, train = run_directory / "2-clean", run_directory / "5-train"
+    with ShardWriter(clean / "test") as writer:
+        for batch in batched(conversations("You are the shop's assistant.")):
+            writer.write(batch)
+    with Ledger(clean) as ledger:
+        ledger.enter("row", 7)
+        for item in conversations():
+            ledger.fate("row", item["id"], "kept", "test")
+        ledger.fate("row", "x", "dropped", "exact_duplicate")
+    write_json(clean / MANIFEST, {"key": "clean"})
+    shutil.copytree(tuned_model, train / "model")
+    details = {
+        "tokens_per_second": 812.5,
+        "seconds": 4.0,
+        "peak_memory_bytes": 10**9,
+        "best_step": 40,
+        "method": "full",
+    }
+    write_json(train / MANIFEST, {"key": "train", "report": {"details": details}})
+    lines = [{"step": 0, "validation_loss": 5.7}, {"step": 20, "loss": 3.0}, {"step": 40, "validation_loss": 2.0}]
+    (train / "sft").mkdir()
+    (train / "sft" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return {"test": clean, "base": tiny_model, "train": train, "output": run_directory / "6-report"}
+
+
+def test_stage_writes_the_report_that_is_a_contract(stages):
+    output = stages.pop("output")
+    config = Config(evaluate=FEW)
+    report = run(config, stages, output)
+    contents = json.loads((output / "report.json").read_text())
+
+    assert set(contents) == {
+        "name", "held_out", "training", "ledger", "ledger_rules", "answers", "conditions", "model",
+    }  # fmt: skip
+    for side in ("base", "tuned", "difference"):
+        assert list(contents["held_out"][side]) == ["loss", "perplexity", "bits_per_byte", "chrf"]
+        for estimate in contents["held_out"][side].values():
+            assert set(estimate) == {"value", "low", "high"}
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    assert set(contents["held_out"]) == {
+        "base", "tuned", "difference", "improvement", "base_prompt", "base_prompt_losses", "records", "tokens",
+        "groups", "answers", "notes",
+    }  # fmt: skip
+    assert contents["name"] == "shop"
+    assert contents["held_out"]["records"] == 6 and contents["held_out"]["groups"] == 3
+    assert contents["held_out"]["improvement"]["low"] > 0
+    assert contents["training"]["tokens_per_second"] == 812.5
+    assert contents["training"]["peak_memory_bytes"] == 10**9
+    assert contents["ledger"]["2-clean"]["row"] == {
+        "in": 7, "kept": 6, "dropped": 1, "unreadable": 0, "split": 0, "merged": 0,
+    }  # fmt: skip
+    assert len(contents["answers"]) == 4
+    assert set(contents["answers"][0]) == {"id", "question", "reference", "base", "tuned"}
+    assert contents["model"] == str((stages["train"] / "model").resolve())
+    assert report.counts == {"records": 6, "tokens": contents["held_out"]["tokens"], "answers": 4}
+
+    page = (output / "report.html").read_text()
+    assert "Held-out loss fell" in page and "Validation loss minus the loss of the base" in page
+    assert "exact duplicate 1" in page
+    assert "Held-out loss fell" in summary(held_out.load_report(output))
+
+    before = (output / "report.json").stat().st_mtime_ns
+    assert run(config, stages, output) == report  # complete for these inputs: not run again
+    assert (output / "report.json").stat().st_mtime_ns == before
+    run(Config(evaluate=EvaluateConfig(answers=2, answer_tokens=4, draws=100)), stages, output)
+    assert len(json.loads((output / "report.json").read_text())["answers"]) == 2
+
+
+def direct_loss(model_directory: Path, items: list[Record]) -> tuple[float, int]:
+    """Nats and tokens of the replies with plain transformers, one conversation at a time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(model_directory).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model_directory)
+    total, count = 0.0, 0
+    for item in items:
+        head = tokenizer.apply_chat_template(item["messages"][:-1], tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer(head, add_special_tokens=False).input_ids
+        reply = tokenizer(item["messages"][-1]["content"] + "<|im_end|>", add_special_tokens=False).input_ids
+        with torch.no_grad():
+            logprobs = model(torch.tensor([prompt + reply])).logits[0].double().log_softmax(-1)
+        for at, id in enumerate(reply, start=len(prompt)):
+            total -= float(logprobs[at - 1, id])
+            count += 1
+    return total, count
+
+
+def test_loss_equals_plain_transformers_and_bits_per_byte_follow(tiny_model, tuned_model):
+    items = conversations()
+    result = measure(tiny_model, tuned_model, items, EvaluateConfig(answers=0, draws=100))
+    for directory, side in ((tiny_model, result.comparison.base), (tuned_model, result.comparison.tuned)):
+        nats, tokens = direct_loss(directory, items)
+        num_bytes = sum(len(answer.encode()) for _, answer in PAIRS)
+        assert result.tokens == tokens
+        assert side.loss.value == pytest.approx(nats / tokens, rel=1e-5)
+        assert side.perplexity.value == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+        assert side.bits_per_byte.value == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
+        assert side.chrf is None
+    assert result.base_prompt == "default"
+    assert result.notes == ("chrF is missing: evaluate.answers is 0.",)
+
+
+def test_base_is_scored_under_the_better_of_two_prompts_on_the_same_tokens(tiny_model, tuned_model):
+    with_system = conversations("Zeilen, Zahlen, 東京!")
+    result = measure(tiny_model, tuned_model, with_system, EvaluateConfig(answers=0, draws=100))
+    expected = {}
+    for prompt, items in (("default", conversations()), ("system", with_system)):
+        nats, tokens = direct_loss(tiny_model, items)
+        expected[prompt] = nats / tokens
+        assert tokens == result.tokens
+    assert result.base_prompt_losses == pytest.approx(expected, rel=1e-5)
+    better = min(expected, key=expected.get)
+    assert result.base_prompt == better
+    assert result.comparison.base.loss.value == pytest.approx(expected[better], rel=1e-5)
+    tuned_nats, tokens = direct_loss(tuned_model, with_system)  # the tuned model always reads the data's own prompt
+    assert result.comparison.tuned.loss.value == pytest.approx(tuned_nats / tokens, rel=1e-5)
+
+
+def test_same_model_twice_differs_by_nothing_and_answers_alike(tiny_model):
+    result = measure(tiny_model, tiny_model, conversations(), FEW)
+    assert result.comparison.improvement.value == result.comparison.improvement.high == 0
+    assert all(answer.base == answer.tuned for answer in result.answers)
+    assert len(result.answers) == 4
+
+
+def test_answers_are_greedy_and_end_at_the_end_token(tiny_model, tuned_model):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    result = measure(tiny_model, tuned_model, conversations(), FEW)
+    model = AutoModelForCausalLM.from_pretrained(tuned_model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tuned_model)
+    for answer in result.answers:
+        assert (answer.question, answer.reference) in PAIRS
+        head = tokenizer.apply_chat_template(
+            [{"role": "user", "content": answer.question}], tokenize=False, add_generation_prompt=True
+        )
+        ids = tokenizer(head, return_tensors="pt", add_special_tokens=False).input_ids
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+        assert answer.tuned == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+
+def test_documents_have_losses_and_no_chrf(tiny_model, tuned_model):
+    texts = ["Close the valve and wait. " * 4, "Grüße aus Köln."]
+    items = [document(at, text) for at, text in enumerate(texts)]
+    result = measure(tiny_model, tuned_model, items, FEW)
+    assert result.comparison.base.loss.value > 0
+    assert reply_bytes(items[1]) == len("Grüße aus Köln.".encode())
+    assert result.comparison.base.chrf is None and result.answers == ()
+    assert "documents" in result.notes[0]
+
+
+def test_a_document_longer_than_the_context_is_scored_whole(tiny_model):
+    long = " ".join(question + " " + answer for question, answer in PAIRS) * 20  # the context is 512 tokens
+    result = measure(tiny_model, tiny_model, [document(0, long)], FEW)
+    assert result.tokens > 1000
+    assert math.isfinite(result.comparison.base.loss.value)
+
+
+def test_a_question_longer_than_the_context_is_passed_over_and_said(tiny_model):
+    long = conversation(90, ("user", "Where is my parcel? " * 300), ("assistant", "Here."))
+    result = measure(tiny_model, tiny_model, [*conversations(), long], EvaluateConfig(answers=7, draws=100))
+    assert len(result.answers) == 6 and result.records == 7
+    assert result.notes == ("1 questions were passed over: they are longer than the model's context.",)
+
+
+def test_nothing_to_score_is_one_clear_message(tiny_model):
+    silent = conversation(0, ("user", "Hello?"))
+    with pytest.raises(DataError, match="no record of the test split can be scored"):
+        measure(tiny_model, tiny_model, [silent], FEW)
+
+
+def test_records_without_a_reply_are_counted():
+    silent = conversation(0, ("user", "Hello?"))
+    pair = record("preference", file="p.jsonl", format="jsonl", line=1)
+    items, notes = scorable([silent, pair, *conversations()])
+    assert len(items) == 6
+    assert notes == [
+        "1 preference pairs of the test split are not scored.",
+        "1 records of the test split have no reply to score.",
+    ]
+
+
+def test_questions_are_in_the_order_of_ids_and_end_in_a_reply():
+    no_reply = conversation(20, ("user", "a"), ("assistant", "b"), ("user", "c"))
+    nobody_asked = conversation(21, ("system", "s"), ("assistant", "b"))
+    untrained = conversation(22, ("user", "a"), ("assistant", "b"))
+    untrained["messages"][-1]["weight"] = 0
+    several = conversation(23, ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    items = [several, no_reply, nobody_asked, untrained, *conversations()]
+    chosen = questions(items)
+    assert [item["id"] for item in chosen] == sorted(item["id"] for item in [several, *conversations()])
+    assert questions(list(reversed(items))) == chosen
+
+
+@pytest.mark.parametrize(("length", "limit"), [(1, 8), (8, 8), (9, 8), (100, 8), (57, 5)])
+def test_windows_hold_every_trained_token_once(length, limit):
+    rng = np.random.default_rng(length)
+    ids, weights = list(range(length)), rng.integers(0, 2, length).tolist()
+    pieces = windows((ids, weights), limit)
+    assert all(len(piece) <= limit for piece, _ in pieces)
+    scored = [id for piece in pieces for id, weight in zip(*piece, strict=True) if weight]
+    assert scored == [id for id, weight in zip(ids, weights, strict=True) if weight]
+    assert not any(weights_[0] for _, weights_ in pieces[1:])  # the first token of a piece has nothing before it

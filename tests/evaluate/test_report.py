@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ownchat.config import Config, load_config, to_yaml
+from ownchat.data.ledger import Ledger
+from ownchat.evaluate import charts
+from ownchat.evaluate.report import conditions, ledger_tables, ledger_totals, page, parse_settings
+
+VOID = {"meta", "br", "hr", "img", "link", "input", "circle", "line", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed in order, and collects what the tests look at."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attributes]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open and self.open[-1] == tag, (tag, self.open, self.getpos())
+            self.open.pop()
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def values(self, name: str) -> list[str | None]:
+        return [value for _, other, value in self.attributes if other == name]
+
+
+def test_page_is_well_formed_and_semantic(report, metrics, settings):
+    parsed = Page(page(report, metrics, settings))
+    assert ("html", "lang", "en") in parsed.attributes
+    assert parsed.tags.count("h1") == 1
+    assert parsed.tags.count("figure") == 2
+    assert all(value in ("col", "row") for value in parsed.values("scope"))
+    assert parsed.tags.count("th") == len(parsed.values("scope"))
+    ids = parsed.values("id")
+    assert len(ids) == len(set(ids))
+    referred = {value.lstrip("#") for value in parsed.values("href") + parsed.values("aria-labelledby")}
+    assert referred <= set(ids)
+    text = " ".join(" ".join(parsed.words).split())
+    for expected in (
+        "Held-out loss fell from 3.95 to 2.96", "How long does a full bathroom renovation take?", "3.801 to 4.102",
+        "exact duplicate 4", "derived (measured 2.1 times faster)", "Xeon", "invents", "ownchat chat demo", "1,874",
+    ):  # fmt: skip
+        assert expected in text, expected
+
+
+def test_page_loads_nothing_and_names_no_private_path(report, metrics, settings):
+    text = page(report, metrics, settings)
+    assert not re.search(r"https?:|//|@import|url\((?!#)", text)
+    parsed = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(parsed.tags)
+    assert not parsed.values("src") and not parsed.values("srcset")
+    assert all(value.startswith("#") for value in parsed.values("href"))
+    assert "/home/ana" not in text
+
+
+EVIL = "</style><script>alert('x')</script><img src=x onerror=alert(1)> & \x00\x1b[2J"
+
+
+def test_text_of_the_data_is_escaped_everywhere(report, metrics, settings):
+    report["name"] = EVIL
+    for answer in report["answers"]:
+        answer |= dict.fromkeys(("question", "reference", "base", "tuned"), EVIL)
+    report["ledger_rules"]["2-clean"]["row dropped"] = {EVIL: 4}
+    report["held_out"]["notes"] = [EVIL]
+    report["conditions"]["cpu"] = EVIL
+    report["training"]["method"] = EVIL
+    text = page(report, metrics, settings.replace("building company", EVIL))
+    assert "<script" not in text and "<img" not in text
+    assert text.count("&lt;script&gt;") >= 3 * 4 + 5
+    parsed = Page(text)
+    assert "script" not in parsed.tags and "img" not in parsed.tags
+
+
+def test_page_is_the_same_each_time(report, metrics, settings):
+    assert page(report, metrics, settings) == page(report, metrics, settings)
+
+
+def test_page_without_answers_metrics_or_ledger(report, settings):
+    report["answers"], report["ledger"], report["ledger_rules"] = [], {}, {}
+    report["training"] = {"tokens_per_second": None, "seconds": None, "peak_memory_bytes": None}
+    report["held_out"]["notes"] = ["chrF is missing: the data are documents, without questions to answer."]
+    for side in ("base", "tuned", "difference"):
+        report["held_out"][side]["chrf"] = None
+    text = page(report, [], settings)
+    Page(text)
+    assert "without questions to answer" in text and "No metrics" in text and "no ledger" in text
+
+
+def test_after_a_resume_the_later_value_counts_and_the_difference_starts_at_the_base(metrics):
+    again = [*metrics, {"step": 8, "validation_loss": 1.25}]
+    assert dict(charts.series(again, "validation_loss"))[8] == 1.25
+    assert charts.difference_chart(metrics[1:]) == ""  # no step 0: nothing to subtract
+    assert charts.loss_chart([]) == ""
+    assert "kept" in charts.loss_chart(metrics, best_step=72)
+    assert "kept" not in charts.loss_chart(metrics, best_step=None)
+
+
+def test_charts_hold_text_and_follow_the_page(metrics):
+    svg = charts.loss_chart(metrics, 72)
+    assert "validation</text>" in svg
+    assert not re.search(r"#[0-9a-f]{6}\b(?!\")", svg)  # every colour is one of the page's variables
+    assert "var(--tuned)" in svg
+
+
+def test_ledger_totals_are_those_of_the_ledger_that_was_written(tmp_path: Path):
+    with Ledger(tmp_path) as ledger:
+        ledger.enter("row", 6)
+        ledger.enter("token", 30)
+        ledger.fate("row", "a", "kept", "train", count=2)
+        ledger.fate("row", "b", "dropped", "exact_duplicate", count=3)
+        ledger.fate("row", "c", "split", "too_long", makes=2)
+        ledger.fate("row", "d", "kept", "train", count=2, parents=["c"])
+        ledger.event("row", "a", "changed", "encoding")
+        ledger.fate("token", "a", "kept", "trained", count=30)
+    totals, rules = ledger_totals(tmp_path)
+    assert totals == ledger.totals
+    assert rules == ledger.rules
+    table = ledger_tables({"ledger": {"2-clean": totals}, "ledger_rules": {"2-clean": rules}})["2-clean"]
+    assert table[0]["rules"] == "changed: encoding 1; dropped: exact duplicate 3; split: too long 1"
+
+
+def test_settings_are_read_back_from_what_the_configuration_writes():
+    config, origins = load_config(sets=["data.system='Say # hi: \"now\"'", "train.epochs=2"])
+    rows = {row["key"]: row for row in parse_settings(to_yaml(config, origins))}
+    assert len(rows) == len(origins)
+    assert rows["train.epochs"] == {"key": "train.epochs", "value": "2.0", "origin": "given (--set)"}
+    assert "Say # hi" in rows["data.system"]["value"]
+    assert rows["evaluate.draws"]["value"] == str(Config().evaluate.draws)
+
+
+@pytest.mark.parametrize("key", ["cpu", "cores", "torch", "transformers", "ownchat", "commit", "date"])
+def test_conditions_are_named(key):
+    found = conditions()
+    assert key in found
+    if key == "cores":
+        assert found[key] >= 1

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sacrebleu.metrics.chrf import CHRF
+
+from ownchat.evaluate import scores
+from ownchat.evaluate.scores import Interval, Scored, bootstrap, chrf, chrf_statistics, compare, ratio
+
+
+def naive_bootstrap(nll, tokens, groups, draws, seed):
+    """Draw whole groups, one record at a time, with the same random numbers."""
+    order = list(dict.fromkeys(groups))
+    rng = np.random.default_rng(seed)
+    values = []
+    for counts in rng.multinomial(len(order), [1 / len(order)] * len(order), size=draws):
+        total = length = 0.0
+        for group, times in zip(order, counts, strict=True):
+            for _ in range(times):
+                for record, other in enumerate(groups):
+                    if other == group:
+                        total += nll[record]
+                        length += tokens[record]
+        values.append(total / length)
+    return np.quantile(values, [0.025, 0.975])
+
+
+def test_bootstrap_equals_a_naive_one():
+    rng = np.random.default_rng(3)
+    nll, tokens = rng.gamma(5, 4, 24), rng.integers(1, 30, 24).astype(float)
+    groups = [f"g{number}" for number in rng.integers(0, 9, 24)]
+    got = bootstrap(np.stack([nll, tokens], axis=1), ratio, groups, draws=300, seed=5)
+    assert got is not None
+    assert got.value == pytest.approx(nll.sum() / tokens.sum())
+    assert (got.low, got.high) == pytest.approx(tuple(naive_bootstrap(nll, tokens, groups, 300, 5)))
+
+
+def test_chunks_do_not_change_the_draws(monkeypatch):
+    sums = np.random.default_rng(0).gamma(2, 2, (40, 2))
+    whole = bootstrap(sums, ratio, [None] * 40, draws=500)
+    monkeypatch.setattr(scores, "CHUNK_ELEMENTS", 40 * 7)
+    assert bootstrap(sums, ratio, [None] * 40, draws=500) == whole
+
+
+def test_interval_covers_the_truth_and_only_when_groups_are_respected():
+    rng = np.random.default_rng(11)
+    covered = {"clustered": 0, "independent": 0}
+    for trial in range(150):
+        level = np.repeat(rng.normal(3.0, 0.5, 30), 8)  # 30 customers, 8 tickets each, alike within a customer
+        tokens = rng.integers(20, 60, 240).astype(float)
+        sums = np.stack([(level + rng.normal(0, 0.2, 240)) * tokens, tokens], axis=1)
+        groups = [f"customer-{number}" for number in np.repeat(np.arange(30), 8)]
+        for name, grouping in (("clustered", groups), ("independent", [None] * 240)):
+            interval = bootstrap(sums, ratio, grouping, draws=300, seed=trial)
+            covered[name] += interval.low <= 3.0 <= interval.high
+    assert 0.88 <= covered["clustered"] / 150 <= 0.99
+    assert covered["independent"] / 150 < 0.7
+
+
+def test_one_group_has_nothing_to_resample():
+    interval = bootstrap(np.array([[2.0, 1.0], [6.0, 1.0]]), ratio, ["same", "same"])
+    assert interval == Interval(4.0, 4.0, 4.0)
+
+
+def test_a_score_that_is_not_defined_is_none():
+    assert bootstrap(np.array([[2.0, 0.0]]), ratio, [None]) is None
+    assert bootstrap(np.zeros((0, 2)), ratio, []) is None
+
+
+def test_draws_without_bytes_are_left_out():
+    interval = bootstrap(np.array([[1.0, 4.0], [1.0, 0.0]]), scores.bits_per_byte, [None, None])
+    assert interval.value == pytest.approx(2 / math.log(2) / 4)
+    assert math.isfinite(interval.low) and math.isfinite(interval.high)
+
+
+def test_bits_per_byte_and_perplexity_of_known_numbers():
+    assert scores.bits_per_byte(np.array([math.log(2) * 24, 8.0])) == pytest.approx(3.0)
+    assert scores.perplexity(np.array([math.log(7) * 5, 5.0])) == pytest.approx(7.0)
+
+
+ANSWERS = [
+    "The roof is guaranteed for ten years.",
+    "",
+    "We build in Zaragoza, Huesca and Teruel.",
+    "ab",
+    "«¿Cuánto cuesta?» 12 € / m²",
+]
+REFERENCES = ["The guarantee on roofs is ten years.", "Yes.", "", "abc", "Cuesta 12 € por m²."]
+
+
+def test_chrf_equals_sacrebleu_on_the_corpus_and_on_every_part_of_it():
+    table = chrf_statistics(ANSWERS, REFERENCES)
+    assert chrf(table.sum(axis=0)) == pytest.approx(CHRF().corpus_score(ANSWERS, [REFERENCES]).score)
+    for draw in ([0, 0, 2], [1], [3], [4, 4, 4, 1], [1, 2]):
+        answers, references = [ANSWERS[at] for at in draw], [REFERENCES[at] for at in draw]
+        expected = CHRF().corpus_score(answers, [references]).score
+        assert chrf(table[draw].sum(axis=0)) == pytest.approx(expected), draw
+
+
+def test_chrf_of_unequal_lengths_is_refused():
+    with pytest.raises(ValueError, match="1 answers, 2 references"):
+        chrf_statistics(["a"], ["a", "b"])
+
+
+def scored(base_nll, tuned_nll, tokens, **fields):
+    count = len(tokens)
+    empty = chrf_statistics([], [])
+    defaults = {
+        "num_bytes": 4.0 * np.array(tokens), "groups": [None] * count,
+        "base_chrf": empty, "tuned_chrf": empty, "chrf_groups": [],
+    }  # fmt: skip
+    arrays = {"base_nll": np.array(base_nll), "tuned_nll": np.array(tuned_nll), "tokens": np.array(tokens)}
+    return Scored(**(arrays | defaults | fields))
+
+
+def test_paired_difference_is_narrower_than_the_two_scores_apart():
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(20, 60, 60).astype(float)
+    hard = rng.normal(3.0, 0.8, 60)  # some questions are hard for both
+    result = compare(scored(hard * tokens, (hard - 0.5 + rng.normal(0, 0.1, 60)) * tokens, tokens))
+    base, tuned, difference = result.base.loss, result.tuned.loss, result.difference.loss
+    assert difference.value == pytest.approx(tuned.value - base.value)
+    assert difference.high - difference.low < 0.3 * (base.high - base.low)
+    assert difference.below(0)
+    assert result.improvement.value == pytest.approx(100 * (1 - tuned.value / base.value))
+    assert result.improvement.above(0)
+    assert result.base.perplexity.value == pytest.approx(math.exp(base.value))
+    assert result.base.perplexity.low == pytest.approx(math.exp(base.low))
+    assert result.base.bits_per_byte.value == pytest.approx(base.value / math.log(2) / 4)
+
+
+def test_equal_models_have_a_difference_of_exactly_nothing():
+    statistics = chrf_statistics(ANSWERS, REFERENCES)
+    nll, tokens = [30.0, 50.0, 10.0, 4.0, 9.0], [10.0, 20.0, 5.0, 2.0, 3.0]
+    result = compare(
+        scored(nll, nll, tokens, base_chrf=statistics, tuned_chrf=statistics, chrf_groups=[None] * len(ANSWERS))
+    )
+    nothing = Interval(0.0, 0.0, 0.0)
+    assert result.difference == scores.Scores(nothing, nothing, nothing, nothing)
+    assert result.improvement == nothing
+    assert result.base == result.tuned
+
+
+def test_without_answers_or_bytes_the_score_is_none():
+    result = compare(scored([3.0, 4.0], [2.0, 3.0], [1.0, 1.0], num_bytes=np.zeros(2)))
+    assert result.base.chrf is None and result.difference.chrf is None
+    assert result.base.bits_per_byte is None
+    assert result.base.loss.value == pytest.approx(3.5)

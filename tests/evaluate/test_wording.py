@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from ownchat.evaluate import wording
+
+
+def moved(report, low, value, high, **fields):
+    return report["held_out"] | {"improvement": {"value": value, "low": low, "high": high}} | fields
+
+
+def test_a_clear_gain_is_called_one(report):
+    assert wording.headline(report["held_out"]) == (
+        "Held-out loss fell from 3.95 to 2.96 (−25 %, 95 % interval −27 to −23 %)"
+    )
+    verdict = wording.verdict(report["held_out"])
+    assert verdict.startswith("Training helped: on 50 test records")
+    assert "closer to the real ones (chrF from 18.4 to 27.1)" in verdict
+
+
+def test_harm_is_called_harm(report):
+    held_out = moved(report, -9.0, -6.0, -3.0)
+    assert wording.change(held_out) == "harmed"
+    assert "rose" in wording.headline(held_out) and "(+6.0 %, 95 % interval +3.0 to +9.0 %)" in wording.headline(
+        held_out
+    )
+    assert wording.verdict(held_out).startswith("Training did harm")
+    assert "Keep the base" in wording.verdict(held_out)
+
+
+@pytest.mark.parametrize(("low", "value", "high"), [(-1.0, 0.5, 2.0), (0.0, 0.0, 0.0), (0.0, 1.0, 2.0)])
+def test_an_interval_that_touches_zero_is_no_success(report, low, value, high):
+    held_out = moved(report, low, value, high)
+    assert wording.change(held_out) == "unclear"
+    assert wording.headline(held_out).startswith("No clear change")
+    assert "helped" not in wording.verdict(held_out)
+
+
+def test_one_group_proves_nothing(report):
+    held_out = moved(report, 25.0, 25.0, 25.0, groups=1)
+    assert wording.change(held_out) == "unclear"
+    assert "interval" not in wording.headline(held_out)
+    assert "belong to one group" in wording.verdict(held_out)
+
+
+def test_few_groups_are_only_a_hint(report):
+    assert "take them as a hint" in wording.verdict(report["held_out"] | {"groups": 6})
+    assert "hint" not in wording.verdict(report["held_out"])
+
+
+def test_answers_that_moved_away_or_nowhere_are_named(report):
+    report["held_out"]["difference"]["chrf"] = {"value": -4.0, "low": -6.0, "high": -1.0}
+    assert "moved away" in wording.verdict(report["held_out"])
+    report["held_out"]["difference"]["chrf"] = {"value": 1.0, "low": -2.0, "high": 3.0}
+    assert "not come measurably closer" in wording.verdict(report["held_out"])
+    report["held_out"]["difference"]["chrf"] = None
+    assert "chrF" not in wording.verdict(report["held_out"])
+
+
+def test_nothing_to_compare_is_said(report):
+    held_out = report["held_out"] | {"improvement": None}
+    assert wording.headline(held_out) == "The held-out loss could not be compared"
