@@ -142,8 +142,8 @@ def fingerprint(path: Path) -> str:
     if path.is_file():
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
-    if (path / MANIFEST).is_file():
-        return fingerprint(path / MANIFEST)
+    if (path / MANIFEST).is_file() and '"key"' in (path / MANIFEST).read_text(encoding="utf-8", errors="replace"):
+        return fingerprint(path / MANIFEST)  # a stage's, not a file of that name among the user's own
     total = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         total.update(f"{file.relative_to(path)}\0{fingerprint(file)}\n".encode())

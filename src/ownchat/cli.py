@@ -5,10 +5,12 @@ A person's mistake is one message and exit code 2; an interrupt is 130; nothing 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,6 +220,10 @@ def main() -> None:
     """The program: errors become messages and exit codes here and nowhere else."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries among each other: nothing to do for us
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 must not end an hour's work
     with _exit_codes():
         app()
 

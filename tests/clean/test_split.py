@@ -1,5 +1,7 @@
 """Copies, components and the three splits; sections of documents."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -94,6 +96,8 @@ def test_the_largest_component_trains():
         splits = assign(labels, IDS[:93], **SHARES | {"seed": seed})
         assert (splits[:90] == 0).all()
         assert {1, 2} <= set(splits[90:].tolist())
+        splits = assign(np.array([0] * 4 + [4] * 3 + [7] * 3), IDS[:10], valid_share=0.4, test_share=0.4, seed=seed)
+        assert (splits[:4] == 0).all()  # also where it would fit
 
 
 @settings(max_examples=100, deadline=None)
@@ -126,7 +130,7 @@ def test_each_split_gets_one_stretch(sizes, id):
     splits = stretches(["x" * size for size in sizes], id, **SHARES)
     assert len(splits) == len(sizes)
     assert set(splits) == {0, 1, 2}
-    assert sum(a != b for a, b in zip(splits, splits[1:], strict=False)) == 2
+    assert sum(a != b for a, b in pairwise(splits)) == 2
 
 
 def test_sections_know_their_place():

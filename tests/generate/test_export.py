@@ -92,6 +92,13 @@ def test_end_of_turn_is_found_by_rendering(tiny_model: Path, template: str | Non
     assert end_token_ids(tokenizer, model) == expected
 
 
+def test_every_source_of_end_tokens_counts(tiny_model: Path) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    model.generation_config.eos_token_id, model.config.eos_token_id = [7, 9], 8
+    tokenizer.eos_token = "<|endoftext|>"
+    assert end_token_ids(tokenizer, model) == [2, 7, 9, 8, 0]
+
+
 def test_a_directory_that_differs_is_found(tiny_model: Path, tmp_path: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
     directory = save_result(model, tokenizer, tmp_path / "result")

@@ -99,12 +99,13 @@ def assign(
     largest = max(range(len(sizes)), key=lambda one: (sizes[one], names[one]))
     room = {TEST: round(test_share * len(ids)), VALID: round(valid_share * len(ids))}
     for one in shuffled:
-        for split in room:
+        for split in sorted(room, key=lambda split: -room[split]):
             if one != largest and splits[one] == TRAIN and sizes[one] <= room[split]:
                 splits[one] = split
                 room[split] -= int(sizes[one])
     for split in needed:
         if not (splits == split).any():  # too small a share, or every component is larger: take the smallest left
-            left = [one for one in shuffled if splits[one] == TRAIN and one != largest]
-            splits[min(left, key=lambda one: sizes[one])] = split
+            spare = [one for one in shuffled if one != largest]
+            spare = [one for one in spare if splits[one] == TRAIN or (splits == splits[one]).sum() > 1]
+            splits[min(spare, key=lambda one: (splits[one] != TRAIN, sizes[one]))] = split
     return splits[component]

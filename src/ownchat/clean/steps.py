@@ -23,9 +23,9 @@ from ownchat.data.records import MESSAGE, SCHEMA
 Step = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, list[Entry]]]
 
 # Wherever ftfy's own test finds mojibake (tests compare the two), and in little else: a control character U+0080 to
-# U+009F, one of the letters that UTF-8's first bytes turn into, or a sign or accented letter that touches another
-# character beyond ASCII. Pairs of Cyrillic, Greek or Chinese letters are not suspicious.
-_SIGN = r"\x{80}-\x{36f}\x{2000}-\x{2bff}\x{f000}-\x{fb06}\x{fffd}"
+# U+009F, one of the letters that UTF-8's first bytes turn into, or a sign or accented capital that touches another
+# character beyond ASCII. Pairs of Cyrillic, Greek, Chinese or small accented letters are not suspicious.
+_SIGN = r"\x{80}-\x{de}\x{f7}\x{100}-\x{36f}\x{2000}-\x{2bff}\x{f000}-\x{fb06}\x{fffd}"
 _SUSPICIOUS = rf"[\x{{80}}-\x{{9f}}ÂÃŒœ]|[{_SIGN}][^\x00-\x7f]|[^\x00-\x7f][{_SIGN}]|вЂ|ГўВЂВ|[ØÙ][\x00-\x7f]?[ØÙ]"
 
 

@@ -258,8 +258,11 @@ def _suspects(path: Path, gzipped: bool, beginning_only: bool, most: int = 65_53
 # Letters and signs of Western European text. õ is left out: there Hungarian has its most frequent letter of its own.
 _WESTERN = frozenset("åäöéèüñçßæøáíóúâêîôûàìòùãëïÅÄÖÉÈÜÑÇÆØÁÍÓÚÂÊÎÔÀËÏ“”„‘’–—…•€£«»¿¡°§®©´·\xa0")
 
-_LEGACY = """cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 iso8859_2 iso8859_7 iso8859_9 koi8_r koi8_u
-shift_jis cp932 euc_jp iso2022_jp gb18030 big5 euc_kr cp949 cp874 mac_roman cp850""".split()
+_LEGACY = (
+    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "iso8859_2", "iso8859_7",
+    "iso8859_9", "koi8_r", "koi8_u", "cp932", "euc_jp", "iso2022_jp", "gb18030", "big5", "euc_kr", "cp949", "cp874",
+    "mac_roman", "cp850",
+)  # fmt: skip
 
 
 def _infer(sample: bytes) -> str | None:
@@ -275,7 +278,7 @@ def _infer(sample: bytes) -> str | None:
     known = sum(character in western for character in foreign)
     if foreign and known >= 0.97 * len(foreign) and len(foreign) < 0.4 * len(text):
         return "cp1252"  # statistics alone take short Swedish for Windows-1250
-    best = from_bytes(sample, cp_isolation=_LEGACY).best()
+    best = from_bytes(sample, cp_isolation=list(_LEGACY)).best()
     if best is not None and best.encoding == "cp1252" and re.search("[a-z][³¹¿][a-z]", text):
         return "cp1250"  # no Western word has these inside: they are Polish letters
     return best.encoding if best is not None else None

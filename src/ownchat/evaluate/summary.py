@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ownchat.artifacts import REPORT
 from ownchat.evaluate import wording
-from ownchat.evaluate.report import SHOWN, STAGES, ledger_tables, printable
+from ownchat.evaluate.report import HTML, SHOWN, STAGES, ledger_tables, printable
 
 WIDTH = 80
 REPLY_CHARACTERS = 320  # of an answer in the terminal; the page has all of it
@@ -53,9 +54,8 @@ def _result(report: Mapping[str, Any]) -> RenderableType:
     for answer in report["answers"][:SHOWN]:
         parts += [Text(), _answer(answer)]
     if report["answers"]:
-        parts.append(
-            Text(f"  (the first of {len(report['answers'])} by the hash of their place in the source)", style="dim")
-        )
+        shown, all_of = min(SHOWN, len(report["answers"])), len(report["answers"])
+        parts.append(Text(f"(the first {shown} of {all_of} by a hash of their source: not picked)", style="dim"))
     parts += [Text(), _ledger(report)] if report["ledger"] else []
     parts += [Text(), Text("Training", style="bold"), _training(report["training"]), Text(), _go_on(report)]
     return Group(*parts)
@@ -126,27 +126,21 @@ def _ledger(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _training(training: Mapping[str, Any]) -> RenderableType:
-    return Padding(Text(" · ".join(f"{name.lower()} {value}" for name, value in wording.training_facts(training))), 0)
+def _training(training: Mapping[str, Any]) -> Text:
+    return Text(" · ".join(f"{name.lower()} {value}" for name, value in wording.training_facts(training)))
 
 
 def _go_on(report: Mapping[str, Any]) -> Table:
-    name = report["name"]
+    page = Path(report["model"]).parents[1] / REPORT / HTML
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=False, overflow="fold")
+    grid.add_column(overflow="fold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for command, what in (
-        (f"ownchat chat {name}", "talk to it"),
-        (f"ownchat chat {name} --compare", "beside the base"),
-        ("ownchat runs", "all runs, their sizes and results"),
+    for what, where in (
+        ("Model", report["model"]),
+        ("Report", str(page)),
+        ("Talk to it", f"ownchat chat {report['name']}"),
+        ("Beside the base", f"ownchat chat {report['name']} --compare"),
+        ("All runs", "ownchat runs"),
     ):
-        grid.add_row(Text(command, style="bold"), Text(what))
-    return Table.grid() if not name else _stacked(Text(f"Model    {report['model']}"), grid)
-
-
-def _stacked(*parts: RenderableType) -> Table:
-    grid = Table.grid()
-    grid.add_column(overflow="fold")
-    for part in parts:
-        grid.add_row(part)
+        grid.add_row(Text(what), Text(where, style="bold"))
     return grid

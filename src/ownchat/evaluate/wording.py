@@ -189,7 +189,7 @@ def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Time", duration(training["seconds"])),
         ("Speed", _with(number(training["tokens_per_second"], 0), "tokens/s")),
         ("Peak memory", memory(training["peak_memory_bytes"])),
-        ("Trained", str(method) if method else MISSING),
+        ("Method", str(method) if method else MISSING),
         (
             "Steps",
             (f"{steps:,}" if steps is not None else MISSING) + (f" (best: {best:,})" if best is not None else ""),

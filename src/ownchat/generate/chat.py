@@ -267,7 +267,7 @@ def _voices(
     from ownchat.tokenizer.render import prompt_ids
 
     # Loading takes a second, and a script's stderr is for what matters.
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     if not compare:
         engine = chat_engine(found.model, dtype=dtype, threads=threads)
         voices = [Voice("answer", engine)]

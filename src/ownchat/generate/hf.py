@@ -234,7 +234,9 @@ class HfEngine:
 
     def close(self) -> None:
         """Let go of the model; the engine cannot answer after this."""
-        self.model = None
+        with self._turn:
+            self._switch(on=True)
+            self.model = None
 
     # ------------------------------------------------------------------------------------------------ inside
 
@@ -255,6 +257,7 @@ class HfEngine:
 
         Inference mode belongs to the thread, so it is never held while a caller has a delta in hand.
         """
+        assert not self.model.training, "call eval() first: dropout would change the answers"
         if isinstance(positions, int):
             positions = torch.arange(positions, positions + ids.shape[1], device=ids.device)[None]
         with self._turn, torch.inference_mode():

@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from transformers.utils import logging as transformers_logging
 
 from ownchat import artifacts
 from ownchat.errors import ModelError
@@ -50,9 +53,7 @@ def load_model(directory: Path, *, dtype: str = "float32", packed: bool = False)
     Raises :class:`~ownchat.errors.ModelError` for a directory without weights, or with only pickled ones.
     """
     check_directory(directory)
-    implementation = "sdpa"
-    if packed and _packs(directory):
-        implementation = attention.NAME
+    implementation = attention.NAME if packed and _packs(directory) else None  # None: what the model does best
     model = _load(directory, dtype, implementation)
     model.eval()
     return model.to(best_device())
@@ -95,7 +96,8 @@ def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, where: Path
         )
 
 
-def _load(directory: Path, dtype: str, implementation: str) -> Any:
+def _load(directory: Path, dtype: str, implementation: str | None) -> Any:
+    transformers_logging.disable_progress_bar()  # loading takes a second; our own progress is on screen
     try:
         return AutoModelForCausalLM.from_pretrained(
             directory,
@@ -105,7 +107,7 @@ def _load(directory: Path, dtype: str, implementation: str) -> Any:
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot be loaded: {str(error).splitlines()[0]}", where=str(directory)) from error
 
 

@@ -192,7 +192,7 @@ def train_step(
         terms = objective.terms(model, block, context)
         loss = sum(objective.coefficients[name] * term / counts[name] for name, term in terms.items())
         loss.backward()  # type: ignore[union-attr]
-        total += float(loss)
+        total += float(loss.detach())
     norm = optimizer.clip(clip)
     if math.isfinite(total) and math.isfinite(norm):
         optimizer.step(rate)

@@ -16,7 +16,6 @@ from ownchat.artifacts import Report
 from ownchat.config import Config
 from ownchat.errors import RunError
 from ownchat.generate import export
-from ownchat.model.block import Document
 from ownchat.model.load import can_pack, check_vocabulary, load_model, load_tokenizer
 from ownchat.model.lora import add_lora, load_adapter
 from ownchat.monitor.events import read_lines
@@ -26,13 +25,12 @@ from ownchat.train.loop import Plan, run_loop, steps_in
 from ownchat.train.objectives import Likelihood
 from ownchat.train.optim import Optimizer
 from ownchat.train.signals import StopRequest
+from ownchat.train.validation import validation_budget, validation_documents
 
 PHASE = "sft"
 SECTIONS = ("model", "train", "tokenizer")
 LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}  # LOG.md: tried over three seeds on real questions and answers
 VALIDATIONS_PER_EPOCH = 2
-MAX_VALIDATION_SHARE = 0.25  # of the tokens trained between two validations: more would cost more than it tells
-MIN_VALIDATION_TOKENS = 20_000
 
 
 def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = False) -> Report:
@@ -61,9 +59,10 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
         plan = plan.with_total(choice.total_steps)
     choice = decisions.keep(phase, attention="packed" if can_pack(model) else "padded")
     optimizer = Optimizer(model, weight_decay=config.train.weight_decay)
+    documents = validation_documents(valid, validation_budget(train.num_tokens, plan))
     with StopRequest() as stop:
         state = run_loop(
-            model, Likelihood(), optimizer, train, validation_documents(valid, train, plan), plan, phase,
+            model, Likelihood(), optimizer, train, documents, plan, phase,
             save_weights=save_weights, stop=stop,
             replan=lambda total: decisions.keep(phase, total_steps=total),
         )  # fmt: skip
@@ -116,14 +115,6 @@ def make_plan(config: Config, lengths: np.ndarray) -> Plan:
         patience=train.patience,
         minutes=train.minutes,
     )
-
-
-def validation_documents(valid: TokenStore, train: TokenStore, plan: Plan) -> list[Document]:
-    """The valid split, or an even sample of it when scoring all of it would take too large a share of the time."""
-    between = train.num_tokens * plan.validate_every / plan.steps_per_epoch
-    budget = max(MIN_VALIDATION_TOKENS, MAX_VALIDATION_SHARE * between)
-    every = max(1, round(valid.num_tokens / budget))
-    return [valid[number] for number in range(0, len(valid), every)]
 
 
 def _begin(config: Config, key: str, phase: Path, force: bool) -> None:

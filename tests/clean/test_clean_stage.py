@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from ownchat.clean.stage import run
 from ownchat.config import Config, load_config
 from ownchat.data import stage as data
 from ownchat.data.ledger import lineage, read_ledger
-from ownchat.data.records import read_records, shards
+from ownchat.data.records import SCHEMA, ShardWriter, read_records, record, shards
 from ownchat.errors import DataError
 
 DATASETS = Path(os.environ.get("OWNCHAT_DATASETS", Path(__file__).parents[2] / ".." / "shared" / "datasets"))
@@ -58,7 +59,7 @@ def test_every_record_has_its_fate_and_place(tmp_path):
     assert report.details["dropped"][0]["line"] == 21
     by_id = {r["id"]: r for r in read_ledger(tmp_path / "2-clean").to_pylist() if r["unit"] == "row"}
     original = {r["id"]: r["source"]["line"] for r in read_records(tmp_path / "1-data")}
-    assert {id for id in original} == set(by_id)
+    assert set(original) == set(by_id)
     for name, kept in records.items():
         for one in kept:
             expected = ("dropped", "exact duplicate") if name == "dropped" else ("kept", name)
@@ -136,18 +137,25 @@ def test_too_few_for_three_splits(tmp_path, content, parts):
     assert all(part in str(error.value) for part in ["fewer rows than three splits need", *parts]), error.value
 
 
+def stored(folder: Path, texts: list[str]) -> Path:
+    """Records as another importer may leave them, blank ones among them."""
+    rows = [record("document", file="x", format="text", line=i + 1, text=text) for i, text in enumerate(texts)]
+    with ShardWriter(folder) as writer:
+        writer.write(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    return folder
+
+
+def test_what_a_step_drops_is_kept_aside(tmp_path):
+    source = stored(tmp_path / "1-data", ["one", " ", "two", "\u2003", "three"])
+    report = run(Config(), {"data": source}, tmp_path / "2-clean")
+    assert [r["source"]["line"] for r in split_records(tmp_path)["dropped"]] == [2, 4]
+    assert report.counts == {"records": 5, "train": 1, "valid": 1, "test": 1, "dropped": 2}
+    assert [(example["rule"], example["line"]) for example in report.details["dropped"]] == [("empty", 2), ("empty", 4)]
+
+
 def test_all_rows_dropped(tmp_path):
-    rows = [{"text": " "}, {"text": "\u2003"}, {"text": "x"}]
-    data.run(Config(), {"source": jsonl(tmp_path / "a.jsonl", rows)}, tmp_path / "1-data")
-    blank = next(iter(read_records(tmp_path / "1-data"))) | {"text": " "}
-    import pyarrow as pa
-
-    from ownchat.data.records import SCHEMA, ShardWriter
-
-    with ShardWriter(tmp_path / "blank") as writer:
-        writer.write(pa.RecordBatch.from_pylist([blank, blank | {"id": "b"}], schema=SCHEMA))
     with pytest.raises(DataError, match="all 2 records were dropped: empty 2"):
-        run(Config(), {"data": tmp_path / "blank"}, tmp_path / "out")
+        run(Config(), {"data": stored(tmp_path / "1-data", [" ", "\n"])}, tmp_path / "out")
 
 
 # ------------------------------------------------------------------------------------------------------- properties
@@ -169,8 +177,6 @@ def question_of(record) -> str:
 
 
 def normalised_list(texts: list[str]) -> list[str]:
-    import pyarrow as pa
-
     return normalised(pa.array(texts, pa.string())).to_pylist()
 
 
