@@ -26,12 +26,14 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 def resolve_base(name: str) -> Path:
     """The directory of a base model: ``"starter"``, a local directory, a run's name, or a Hugging Face id (fetched).
 
-    Raises :class:`~ownchat.errors.ModelError` when there is none.
+    Raises :class:`~ownchat.errors.ModelError` when there is none, or when it
+    has no weights that are safe to open.
     """
     if name == "starter":
         return starter.starter_directory()
     path = Path(name).expanduser()
     if path.is_dir():
+        check_directory(path)
         return path
     if (run := artifacts.finished_model(artifacts.run_directory(name))) is not None:
         return run
