@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ownchat.model.block import Block
 
-CHUNK = 512  # trained positions whose logits are held at once: 512 x 49,152 x 4 bytes = 100 MB
+CHUNK = 128  # trained positions whose logits are held at once: 512 x 49,152 x 4 bytes = 100 MB
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -33,10 +33,10 @@ class _HeadLoss(torch.autograd.Function):
             part = slice(start, start + CHUNK)
             logits = (hidden[part] @ weight.T).float()
             chosen = targets[part, None]
-            normalizer = logits.logsumexp(-1, keepdim=True)
-            log_probabilities[part] = (logits.gather(1, chosen) - normalizer)[:, 0]
+            log_probabilities[part] = logits.log_softmax(-1).gather(1, chosen)[:, 0]
             if wants_hidden or wants_weight:
-                gradient = logits.sub_(normalizer).exp_().neg_()
+                # softmax's own kernel and not exp_(): that goes through MKL, 20 times slower on AMD processors
+                gradient = logits.softmax(-1).neg_()
                 gradient.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=gradient.dtype))
                 small = gradient.to(hidden.dtype)
                 if of_hidden is not None:

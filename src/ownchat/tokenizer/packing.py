@@ -44,13 +44,16 @@ def pack(lengths: np.ndarray, *, batch_tokens: int, block_tokens: int, seed: int
 
 
 def _blocks(members: np.ndarray, lengths: np.ndarray, block_tokens: int) -> Step:
+    """As few blocks as the limit allows, equally full: a small last one would cost nearly as much as a large one."""
     by_length = members[np.argsort(lengths[members], kind="stable")]
+    count = math.ceil(int(lengths[by_length].sum()) / block_tokens)
+    fill = min(block_tokens, math.ceil(int(lengths[by_length].sum()) / count) + int(lengths[by_length[-1]]) - 1)
     blocks: Step = []
     start, tokens = 0, 0
     for end, number in enumerate(by_length):
         length = int(lengths[number])
         cells = (end - start + 1) * length
-        full = tokens + length > block_tokens or cells > MAX_CELLS_PER_TOKEN * (tokens + length)
+        full = tokens + length > fill or cells > MAX_CELLS_PER_TOKEN * (tokens + length)
         if end > start and full:
             blocks.append(by_length[start:end])
             start, tokens = end, 0
