@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv demo test check bench clean lock
+.PHONY: venv demo test check bench clean lock docs
 
 venv: $(READY)
 
@@ -29,12 +29,16 @@ check: venv
 	@$(BIN)/mypy
 
 bench: venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-bench.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-bench.lock
 	@$(BIN)/python benchmarks/train.py
 
 # the exact versions of an environment that was made from pyproject.toml; torch's local build tag differs by platform
 lock: venv
-	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//; s/+cu[0-9]*//' | grep -v '^uv==' > requirements.lock
+	@$(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu//; s/+cu[0-9]*//' | grep -v '^pip==' > requirements.lock
+
+# the pages that are made from the code
+docs: venv
+	@$(BIN)/python -c 'from ownchat.config import options_page; print(options_page(), end="")' > docs/configuration.md
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -72,7 +72,7 @@ def test_written_configuration_reads_back_with_origins(tmp_path: Path) -> None:
     path.write_text(to_yaml(config, origins))
     assert load_config(path)[0] == config
     assert "learning_rate: 0.001  # derived (default of lora)" in path.read_text()
-    assert "epochs: 3.0  # default" in path.read_text()
+    assert "epochs: 2.0  # default" in path.read_text()
 
 
 def test_aliases_are_keys() -> None:

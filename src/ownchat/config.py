@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -88,11 +88,11 @@ class TrainConfig(_Section):
     method: Literal["lora", "full"] = Field(
         "lora", description="train an adapter beside frozen weights, or all weights"
     )
-    epochs: float = Field(3.0, gt=0, description="passes over the train split at most; early stopping may end sooner")
+    epochs: float = Field(2.0, gt=0, description="passes over the train split at most; early stopping may end sooner")
     minutes: float | None = Field(None, gt=0, description="stop after this time, at the end of the schedule")
     batch_tokens: int = Field(2048, ge=1, description="tokens in one optimiser step, over all processes")
-    block_tokens: int = Field(2048, ge=1, description="most tokens in one forward pass")
-    learning_rate: float | None = Field(None, gt=0, description="none: 1e-3 for LoRA, 5e-5 for full")
+    block_tokens: int = Field(3072, ge=1, description="most tokens in one forward pass")
+    learning_rate: float | None = Field(None, gt=0, description="none: 2e-3 for LoRA, 5e-5 for full")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after warm-up")
     warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices (AdamW)")
@@ -101,7 +101,6 @@ class TrainConfig(_Section):
     patience: int = Field(3, ge=1, description="stop after this many validations without a better loss")
     seed: int = Field(0, ge=0, description="order of the data, start of the adapter, dropout")
     threads: int | None = Field(None, ge=1, description="cores that compute; none: all of them")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="fuse element-wise code; auto: where it pays")
 
 
 class Config(_Section):
@@ -195,6 +194,31 @@ def to_yaml(config: Config, origins: Origins) -> str:
             text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip()
             text = text.removesuffix("\n...").strip()
             lines.append(f"  {key}: {text}  # {origins.get(f'{section}.{key}', 'default')}")
+    return "\n".join(lines) + "\n"
+
+
+def options_page() -> str:
+    """Every key as a Markdown page, made from the models above: ``docs/configuration.md``."""
+    lines = [
+        "# Settings",
+        "",
+        "Everything works without a setting. `ownchat train FOLDER --config mine.yaml` reads a file of sections,",
+        "`--set section.key=value` changes one key and wins over the file, and a few flags are other names of keys:",
+        ", ".join(f"`--{flag}` is `{key}`" for flag, key in ALIASES.items()) + ".",
+        "",
+        "The settings of a run, with where each value came from (given, default, derived), are in its `config.yaml`,",
+        "which can be given to `--config` again. `null` means derived: from the data, or measured on the machine.",
+    ]
+    for section, model in Config.model_fields.items():
+        fields = model.annotation.model_fields  # type: ignore[union-attr]
+        about = (model.annotation.__doc__ or "").strip()
+        lines += ["", f"## {section}", "", about, "", "| key | default | what it is |", "|---|---|---|"]
+        for name, field in fields.items():
+            default = yaml.safe_dump(field.default, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            about = field.description or ""
+            about += f" ({', '.join(choices)})" if choices else ""
+            lines.append(f"| `{section}.{name}` | `{default}` | {about} |")
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ from ownchat.generate.end_tokens import end_token_ids
 from ownchat.generate.hf import load_adapter
 from ownchat.model.load import load_model, load_tokenizer
 
-TOLERANCE = 1e-4  # largest difference of a logit; fp32 rounding in another order stays under 1e-5
+TOLERANCE = 5e-5  # of the largest logit: float32 in another order of operations differs by 4e-6 over 30 layers
 
 
 def save_result(
@@ -64,7 +64,7 @@ def check_result(directory: Path, model: Any, sample_ids: Sequence[int]) -> floa
     """Open ``directory`` with plain transformers; the largest difference of a logit to ``model`` on ``sample_ids``.
 
     Both run in the type of ``model``'s weights, fp32 after our training. Raises
-    :class:`~ownchat.errors.ModelError` above 1e-4, and when tokenizer, template or end tokens are missing or do not
+    :class:`~ownchat.errors.ModelError` above :data:`TOLERANCE`, and when tokenizer, template or end tokens are missing or do not
     fit.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(directory)
@@ -77,9 +77,11 @@ def check_result(directory: Path, model: Any, sample_ids: Sequence[int]) -> floa
         was_training = trained.training
         trained.eval()
         with torch.inference_mode():
-            difference = float((opened(input_ids=ids).logits - trained(input_ids=ids).logits).abs().max())
+            wanted = trained(input_ids=ids).logits
+            difference = float((opened(input_ids=ids).logits - wanted).abs().max())
+            limit = TOLERANCE * max(1.0, float(wanted.abs().max()))
         trained.train(was_training)
-        if difference <= TOLERANCE:
+        if difference <= limit:
             return difference
         problem = f"its logits differ from the trained model's by {difference:.2g}"
     raise ModelError(problem, where=str(directory), fix="train again; if it happens twice, please report it")

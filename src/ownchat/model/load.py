@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from ownchat import artifacts
 from ownchat.errors import ModelError
-from ownchat.model import attention, starter
+from ownchat.model import attention, elementwise, starter
 from ownchat.model.block import make_block
 from ownchat.tokenizer.stage import load_tokenizer as load_tokenizer
 
@@ -57,6 +57,8 @@ def load_model(directory: Path, *, dtype: str = "float32", packed: bool = False)
     check_directory(directory)
     implementation = attention.NAME if packed and _packs(directory) else None  # None: what the model does best
     model = _load(directory, dtype, implementation)
+    if packed:  # a model for training and scoring, not for generating
+        elementwise.use_ours(model)
     model.eval()
     return model.to(best_device())
 

@@ -29,7 +29,7 @@ from ownchat.train.validation import validation_budget, validation_documents
 
 PHASE = "sft"
 SECTIONS = ("model", "train", "tokenizer")
-LEARNING_RATES = {"lora": 1e-3, "full": 5e-5}  # LOG.md: tried over three seeds on real questions and answers
+LEARNING_RATES = {"lora": 2e-3, "full": 5e-5}  # LOG.md: tried over three seeds on real questions and answers
 VALIDATIONS_PER_EPOCH = 2
 
 

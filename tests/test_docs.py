@@ -1,0 +1,88 @@
+"""Documentation is executed: console blocks run, Python blocks run, generated pages are current."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ownchat import artifacts
+from ownchat.config import options_page
+from ownchat.model import starter
+
+ROOT = Path(__file__).parent.parent
+THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "window", "door", "roof"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with ``inbox``; the home's starter is the tiny model, so that nothing is fetched."""
+    root = tmp_path_factory.mktemp("reader")
+    home = root / "home" / "models" / starter.NAME
+    shutil.copytree(tiny_model, home)
+    (home / artifacts.MANIFEST).write_text('{"package": "a tiny stand-in"}')
+    (root / "inbox").mkdir()
+    rows = "".join(f"What about {thing} {n}?,The {thing} {n} is fine.\n" for n in range(5) for thing in THINGS)
+    (root / "inbox" / "faq.csv").write_text("question,answer\n" + rows)
+    return root
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def test_walkthrough_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "walkthrough.md"
+    environment = os.environ | {"OWNCHAT_HOME": str(workplace / "home")}
+    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) >= 8
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        if arguments[:2] == ["runs", "--delete"]:  # the last command that needs the run: use the result before
+            (code,) = blocks(page, "python")
+            directory = workplace / "home" / "runs" / "support" / "5-train" / "model"
+            subprocess.run([sys.executable, "-c", f"directory = {str(directory)!r}\n{code}"], check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "ownchat", *arguments], cwd=workplace, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), command
+
+
+def test_readme_commands_exist() -> None:
+    commands = [
+        line.split("#")[0].strip()
+        for block in blocks(ROOT / "README.md", "sh")
+        for line in block.splitlines()
+        if line.strip()
+    ]
+    assert {"make demo", "make test"} <= set(commands)
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M)
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        if program == "make":
+            assert arguments[0] in targets
+        elif program == "ownchat":
+            flags = [argument for argument in arguments if argument.startswith("--")]
+            shown = subprocess.run(
+                [sys.executable, "-m", "ownchat", arguments[0], "--help"], capture_output=True, text=True, check=True
+            ).stdout
+            assert all(flag in shown for flag in flags), command
+
+
+def test_settings_page_is_current() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == options_page(), "run: make docs"
+
+
+def test_readme_tree_is_the_tree() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    folders = {path.name for path in (ROOT / "src" / "ownchat").iterdir() if path.is_dir() and path.name[0] != "_"}
+    for folder in folders:
+        assert f"{folder}/" in readme, folder
