@@ -49,9 +49,9 @@ def test_two_processes_with_one_name(home: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", program, run], stdin=-1, stdout=-1, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     try:
-        with pytest.raises(RunError, match=f"another process works on this run \\(process {other.pid}\\)"):
-            with artifacts.locked(run):
-                pass
+        busy = f"another process works on this run \\(process {other.pid}\\)"
+        with pytest.raises(RunError, match=busy), artifacts.locked(run):
+            pass
     finally:
         other.communicate("")
     with artifacts.locked(run):

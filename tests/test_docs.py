@@ -50,7 +50,11 @@ def test_walkthrough_runs(workplace: Path) -> None:
             directory = workplace / "home" / "runs" / "support" / "5-train" / "model"
             subprocess.run([sys.executable, "-c", f"directory = {str(directory)!r}\n{code}"], check=True)
         done = subprocess.run(
-            [sys.executable, "-m", "ownchat", *arguments], cwd=workplace, env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "ownchat", *arguments],
+            cwd=workplace,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command

@@ -26,9 +26,7 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """How files become records."""
 
-    map: dict[str, str] = Field(
-        {}, description="which column is what: question, answer, system, group, text"
-    )
+    map: dict[str, str] = Field({}, description="which column is what: question, answer, system, group, text")
     system: str | None = Field(None, description="system message put before conversations that have none")
 
 
@@ -37,9 +35,7 @@ class CleanConfig(_Section):
 
     repair_encoding: bool = Field(True, description="mend text that was decoded with the wrong encoding (mojibake)")
     exact_duplicates: bool = Field(True, description="drop records whose text stands in another record")
-    valid_share: float = Field(
-        0.1, gt=0, lt=0.5, description="share for stopping and choosing checkpoints"
-    )
+    valid_share: float = Field(0.1, gt=0, lt=0.5, description="share for stopping and choosing checkpoints")
     test_share: float = Field(0.1, gt=0, lt=0.5, description="share for evaluation only")
     seed: int = Field(0, ge=0, description="which groups fall into which split")
 
@@ -47,9 +43,7 @@ class CleanConfig(_Section):
 class TokenizerConfig(_Section):
     """How records become tokens."""
 
-    max_tokens: int | None = Field(
-        None, ge=16, description="longest piece; longer ones are split, never cut"
-    )
+    max_tokens: int | None = Field(None, ge=16, description="longest piece; longer ones are split, never cut")
 
 
 class ModelConfig(_Section):
@@ -127,7 +121,7 @@ ALIASES: dict[str, str] = {
 
 
 def keys() -> dict[str, Any]:
-    """Every key with its default, as ``{"train.epochs": 3.0, ...}``."""
+    """Every key with its default, as ``{"train.epochs": 2.0, ...}``."""
     return flatten(Config())
 
 

@@ -44,7 +44,7 @@ def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWNCHAT_HOME", str(tmp_path))
     with pytest.raises(ModelError, match="there is no such model"):
         resolve_base("./nothing-here")
-    with pytest.raises(ModelError, match="no config.json"):
+    with pytest.raises(ModelError, match="no config\\.json"):
         load_model(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,9 @@ def test_step_equals_plain_torch(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
-    adam = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=1e-2)
+    adam = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=1e-2
+    )
     for step in range(2):
         total, count = torch.zeros(()), 0
         for ids, weights in BATCH:
@@ -76,6 +79,6 @@ def test_bfloat16_has_float32_masters(tiny_model: Path) -> None:
 def test_learning_rate() -> None:
     rates = [learning_rate(n, peak=1.0, total=100, warmup=10, schedule="cosine") for n in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == pytest.approx(1.0)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
     assert learning_rate(99, peak=1.0, total=100, warmup=0, schedule="constant") == 1.0

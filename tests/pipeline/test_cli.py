@@ -157,7 +157,9 @@ def test_documents_train_too(home: Path, tiny_model: Path, tmp_path: Path) -> No
     essays = tmp_path / "essays"
     essays.mkdir()
     for n in range(3):
-        text = "\n\n".join(f"Paragraph {k} of essay {n}. The pump makes a noise and the valve is open." for k in range(40))
+        text = "\n\n".join(
+            f"Paragraph {k} of essay {n}. The pump makes a noise and the valve is open." for k in range(40)
+        )
         (essays / f"essay-{n}.md").write_text(f"# Essay {n}\n\n{text}\n")
     done = ownchat(home, "train", essays, "--base", tiny_model, "--epochs", 1, *QUICK, "--json")
     report = json.loads(done.stdout.splitlines()[-1])

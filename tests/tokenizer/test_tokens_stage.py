@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_enormous_turn_and_document_become_windows(tiny_model: Path) -> None:
         assert all(len(part.ids) <= 64 for part, _ in parts)
         joined = [id for part, _ in parts for id, weight in zip(part.ids, part.weights, strict=True) if weight]
         assert joined == [id for id, weight in zip(whole.ids, whole.weights, strict=True) if weight]
-        for (before, _), (after, _) in zip(parts, parts[1:], strict=False):
+        for (before, _), (after, _) in pairwise(parts):
             assert after.ids[0] == before.ids[-1] and after.weights[0] == 0, "a window opens with context"
 
 

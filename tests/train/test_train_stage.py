@@ -109,9 +109,10 @@ def test_kill_in_the_middle_then_same_weights(inputs: dict[str, Path], tmp_path:
         from pathlib import Path
         from ownchat.train.stage import run
         from ownchat.config import load_config
-        config, _ = load_config(sets={["train.batch_tokens=400", "model.dtype=float32", "train.epochs=3",
-                                      "train.validate_every=4"]!r})
-        inputs = {{name: Path(path) for name, path in {({k: str(v) for k, v in inputs.items()})!r}.items()}}
+        config, _ = load_config(sets={
+        ["train.batch_tokens=400", "model.dtype=float32", "train.epochs=3", "train.validate_every=4"]!r
+    })
+        inputs = {{name: Path(path) for name, path in { ({k: str(v) for k, v in inputs.items()})!r}.items()}}
         run(config, inputs, Path({str(tmp_path / "killed")!r}))
     """)
     victim = subprocess.Popen([sys.executable, "-c", program])
@@ -141,9 +142,7 @@ def test_damaged_checkpoint_is_passed_over(inputs: dict[str, Path], tmp_path: Pa
     assert third is None or third[1].step < earlier.step
 
 
-def test_other_settings_need_force(
-    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_settings_need_force(inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_step = loop.train_step
 
     def interrupted(*arguments: object) -> object:

@@ -64,8 +64,8 @@ def check_result(directory: Path, model: Any, sample_ids: Sequence[int]) -> floa
     """Open ``directory`` with plain transformers; the largest difference of a logit to ``model`` on ``sample_ids``.
 
     Both run in the type of ``model``'s weights, fp32 after our training. Raises
-    :class:`~ownchat.errors.ModelError` above :data:`TOLERANCE`, and when tokenizer, template or end tokens are missing or do not
-    fit.
+    :class:`~ownchat.errors.ModelError` above :data:`TOLERANCE`, and when tokenizer, template or end tokens are
+    missing or do not fit.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(directory)
     opened: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=model.dtype)

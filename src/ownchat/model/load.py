@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-
 from transformers.utils import logging as transformers_logging
 
 from ownchat import artifacts

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ownchat import artifacts
+from ownchat.errors import RunError
 
 KEPT_EPOCH_ENDS = 3
 
@@ -46,7 +48,10 @@ def save(
     tensors: dict[str, Tensor],
     save_weights: Callable[[Path], None],
 ) -> Path:
-    """Write one checkpoint; ``save_weights(path)`` puts the adapter or the model there."""
+    """Write one checkpoint; ``save_weights(path)`` puts the adapter or the model there.
+
+    Raises :class:`~ownchat.errors.RunError` when it cannot be written (a full disk); those before stay whole.
+    """
     target = path_of(directory, state.step)
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -61,6 +66,12 @@ def save(
         shutil.rmtree(target, ignore_errors=True)
         os.replace(aside, target)
         _flush(directory)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"the checkpoint of step {state.step} cannot be written: {error}",
+            where=str(directory),
+            fix="free some space; the checkpoint before is whole, and the same command goes on from it",
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from ownchat.errors import Interrupted, RunError
 from ownchat.model.block import Document, make_block
@@ -190,8 +191,8 @@ def train_step(
         if len(block.targets) == 0:  # context only: nothing to learn from, and nothing lost
             continue
         terms = objective.terms(model, block, context)
-        loss = sum(objective.coefficients[name] * term / counts[name] for name, term in terms.items())
-        loss.backward()  # type: ignore[union-attr]
+        loss = torch.stack([objective.coefficients[name] * term / counts[name] for name, term in terms.items()]).sum()
+        loss.backward()
         total += float(loss.detach())
     norm = optimizer.clip(clip)
     if math.isfinite(total) and math.isfinite(norm):
