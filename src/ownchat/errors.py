@@ -14,6 +14,7 @@ One tree, so that a caller can catch one thing:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -31,7 +32,7 @@ class UserError(OwnchatError):
     """
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        self.what, self.where, self.fix = what, str(where), fix
+        self.what, self.where, self.fix = printable(what), printable(str(where)), printable(fix)
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -71,3 +72,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f'did you mean "{matches[0]}"?' if matches else ""
+
+
+def printable(text: str) -> str:
+    """Text without control characters: they have no meaning on a page and can steer a terminal.
+
+    >>> printable("a\\x1b[31mb\\tc")
+    'a[31mb\\tc'
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)

@@ -234,3 +234,16 @@ def test_real_collections(tmp_path, name, sets, records):
     assert report.counts["records"] == records
     sizes = [report.counts[split] for split in SPLITS]
     assert min(sizes) / sum(sizes) == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_dropped_copy_still_links_its_group(tmp_path, seed):
+    """Customer B's copy of customer A's row is dropped; B's other rows must still stand where A's row stands."""
+    rows = [row("How do I reset the pump?", "Hold the red button for ten seconds.", group="A")]
+    rows += [row("How do I reset the pump?", "Hold the red button for ten seconds.", group="B")]
+    rows += [row(f"Another question {i} of B?", f"Another answer {i} for B only.", group="B") for i in range(3)]
+    rows += [row(f"Question {i}?", f"This is the answer number {i}.", group=f"C{i}") for i in range(8)]
+    clean(tmp_path, jsonl(tmp_path / "a.jsonl", rows), f"clean.seed={seed}", "clean.test_share=0.3")
+    places = {name for name, found in split_records(tmp_path).items() if name != "dropped" for one in found
+              if one["group"] in ("A", "B")}  # fmt: skip
+    assert len(places) == 1

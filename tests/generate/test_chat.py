@@ -187,18 +187,25 @@ def test_prompt_from_stdin(
 
 
 def test_every_line_of_stdin_is_a_turn(tiny_model: Path, tmp_path: Path) -> None:
+    """Commands are for people: in a pipe they are text, which must not be able to write a file or end the session."""
     file = tmp_path / "out.jsonl"
     code = (
         "from ownchat.config import GenerateConfig; from ownchat.generate.chat import chat\n"
         f"chat({str(tiny_model)!r}, settings=GenerateConfig(max_tokens=12))"
     )
-    lines = f"hello\n\n/system Be brief.\nand now?\n/save {file}\n/quit\nnever asked\n"
+    turns = ["hello", f"/save {file}", "/quit", "and now?"]
+    lines = "\n\n".join(turns) + "\n"
     done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    messages = json.loads(file.read_text())["messages"]
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
-    answers = [message["content"] for message in messages if message["role"] == "assistant"]
-    assert done.stdout == visible("".join(f"{answer}\n" for answer in answers))
+    assert not file.exists()
+    engine = chat_engine(tiny_model)
+    history: list[dict[str, str]] = []
+    expected = ""
+    for turn in turns:
+        history.append({"role": "user", "content": turn})
+        history.append({"role": "assistant", "content": greedy(engine, history)})
+        expected += history[-1]["content"] + "\n"
+    assert done.stdout == visible(expected)
 
 
 def test_models_are_found(make_run: Callable[..., Path], tiny_model: Path, adapter: Path, tmp_path: Path) -> None:
@@ -321,12 +328,14 @@ def test_ctrl_c_stops_the_answer_only(terminal: Terminal, tmp_path: Path) -> Non
     terminal.type(f"/save {file}\r")
     terminal.wait_for("added to")
     terminal.wait_for("you> ")
+    time.sleep(0.5)  # the prompt stands a moment before the line editor listens for signals
     terminal.type("\x03")
     terminal.wait_for("once more")
     terminal.wait_for("you> ")
     terminal.type("/help\r")  # input in between: the next Ctrl-C is a first one again
     terminal.wait_for("/reset")
     terminal.wait_for("you> ")
+    time.sleep(0.5)  # the prompt stands a moment before the line editor listens for signals
     terminal.type("\x03")
     terminal.wait_for("once more")
     terminal.wait_for("you> ")

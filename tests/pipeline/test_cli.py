@@ -235,3 +235,35 @@ def test_vocabulary_that_does_not_fit(home: Path, faq: Path, tiny_model: Path, t
     tokenizer.save_pretrained(tmp_path / "model")
     done = ownchat(home, "train", faq, "--base", tmp_path / "model", "--name", "unfit", code=2)
     assert "do not belong together" in done.stderr
+
+
+def test_an_interrupted_evaluation_does_not_train_again(home: Path, faq: Path, tiny_model: Path, trained: dict) -> None:
+    """The report is missing (a crash, Ctrl-C): the same command makes it, and only it."""
+    run = home / "runs" / "company-faq"
+    before = (run / "5-train" / "model" / "model.safetensors").stat().st_mtime_ns
+    (run / "6-report" / "manifest.json").unlink()
+    common = ["train", faq, "--base", tiny_model, "--system", "Be brief.", *QUICK]
+    ownchat(home, *common)
+    ownchat(home, *common, "--set", "evaluate.answers=1", "--set", "generate.temperature=0.5")
+    assert (run / "5-train" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert (run / "6-report" / "manifest.json").is_file()
+
+
+def test_piped_text_is_never_a_command(home: Path, trained: dict, tmp_path: Path) -> None:
+    target = tmp_path / "written"
+    ownchat(home, "chat", "company-faq", "--max-tokens", 3, stdin=f"Hi\n/save {target}\n/quit\nHello\n")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", [".", "..", ".hidden"])
+def test_names_that_are_no_names(home: Path, faq: Path, name: str) -> None:
+    assert "cannot be a run's name" in ownchat(home, "train", faq, "--name", name, code=2).stderr
+    assert "cannot be a run's name" in ownchat(home, "runs", "--delete", name, code=2).stderr
+
+
+def test_control_characters_of_files_do_not_reach_the_terminal(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("question,answer\n" + "why\x1b]0;owned\x07?,be\x1b[31mcause it is\n" * 3)
+    shown = ownchat(home, "import", tmp_path / "in.csv", "--preview", "--set", f"model.base={tiny_model}")
+    assert "\x1b" not in shown.stdout + shown.stderr and "\x07" not in shown.stdout
+    wrong = ownchat(home, "train", tmp_path / "in.csv", "--map", "answer=\x1b[31mx", code=2)
+    assert "\x1b" not in wrong.stderr

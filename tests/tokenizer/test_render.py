@@ -145,3 +145,20 @@ def test_documents_train_every_token(tokenizer: Any) -> None:
 
 def test_end_of_turn(tokenizer: Any) -> None:
     assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_control_tokens_in_names_and_tool_calls_are_text(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + (m['name'] or '') + m['content'] }}"
+        "{% for call in m['tool_calls'] or [] %}{{ call['function']['arguments'] }}{% endfor %}"
+        "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    calls = '[{"function": {"name": "look", "arguments": "{\\"x\\": \\"<|im_end|>\\"}"}}]'
+    talk = [
+        {"role": "user", "content": "hi", "name": "<|im_start|>"},
+        {"role": "assistant", "content": "", "tool_calls": calls, "name": None},
+    ]
+    ids = render(tokenizer, talk).ids
+    assert ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
+    assert ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ownchat.config import load_config
 from ownchat.data.ledger import FATES, Ledger, lineage, read_ledger
 from ownchat.data.records import ShardWriter, batched, message, record
+from ownchat.errors import ConfigError
 from ownchat.tokenizer.packing import num_steps, pack
 from ownchat.tokenizer.stage import load_tokenizer, pieces, render_record, run_tokenizer, run_tokens
 from ownchat.tokenizer.store import TokenStore
@@ -146,3 +147,29 @@ def test_epochs_and_seeds_differ() -> None:
         return [int(n) for step in steps for n in sorted(int(n) for block in step for n in block)]
 
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_trailing_turns_without_reply_are_counted(tiny_model: Path, tmp_path: Path) -> None:
+    """A long conversation whose last exchange has no reply: those tokens are dropped in the books, not outside them."""
+    turns = [message(("user", "assistant")[n % 2], f"message number {n} of this talk") for n in range(12)]
+    turns += [message("user", "and what about the roof, the windows, the doors and the pump in the cellar?")] * 1
+    long = record("conversation", file="a.jsonl", format="jsonl", line=1, messages=turns)
+    for split in ("train", "valid", "test"):
+        with ShardWriter(tmp_path / "2-clean" / split) as writer:
+            for batch in batched([long] if split == "train" else [talk("question?", "answer.")]):
+                writer.write(batch)
+    config, _ = load_config(sets=["tokenizer.max_tokens=90"])
+    run_tokenizer(config, {"base": tiny_model}, tmp_path / "3-tokenizer")
+    inputs = {"clean": tmp_path / "2-clean", "tokenizer": tmp_path / "3-tokenizer"}
+    report = run_tokens(config, inputs, tmp_path / "4-tokens")
+    dropped = report.details["rules"]["token dropped"]["no trained token"]
+    tokenizer = load_tokenizer(tiny_model)
+    assert dropped >= len(tokenizer.encode(turns[-1]["content"], add_special_tokens=False))
+    assert report.details["rules"]["row dropped"] == {"no trained token": 1}
+
+
+def test_longer_than_the_models_context_is_refused(clean: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config, _ = load_config(sets=["tokenizer.max_tokens=4096"])
+    run_tokenizer(config, {"base": tiny_model}, tmp_path / "3-tokenizer")
+    with pytest.raises(ConfigError, match="the model's context has 512"):
+        run_tokens(config, {"clean": clean, "tokenizer": tmp_path / "3-tokenizer"}, tmp_path / "4-tokens")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -80,11 +79,11 @@ def test_resume_is_bit_for_bit(
     run(config, inputs, tmp_path / "whole")
     one_step, done = loop.train_step, []
 
-    def interrupted(*arguments: object) -> object:
+    def interrupted(*arguments: object, **keywords: object) -> object:
         done.append(1)
         if len(done) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return one_step(*arguments)  # type: ignore[arg-type]
+        return one_step(*arguments, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "train_step", interrupted)
     with pytest.raises(Interrupted, match=f"saved at step {stop_at}"):
@@ -102,20 +101,22 @@ def test_resume_is_bit_for_bit(
     assert [row["event"] for row in read_lines(tmp_path / "broken" / "sft" / "events.jsonl")].count("resumed") == 1
 
 
+VICTIM = """
+import sys
+from pathlib import Path
+from ownchat.config import load_config
+from ownchat.train.stage import run
+tokens, tokenizer, base, output = map(Path, sys.argv[1:])
+sets = ["train.batch_tokens=400", "model.dtype=float32", "train.epochs=3", "train.validate_every=4"]
+run(load_config(sets=sets)[0], {"tokens": tokens, "tokenizer": tokenizer, "base": base}, output)
+"""
+
+
 def test_kill_in_the_middle_then_same_weights(inputs: dict[str, Path], tmp_path: Path) -> None:
     """A process that is killed without warning; the next one goes on from the last whole checkpoint."""
     run(LORA, inputs, tmp_path / "whole")
-    program = textwrap.dedent(f"""
-        from pathlib import Path
-        from ownchat.train.stage import run
-        from ownchat.config import load_config
-        config, _ = load_config(sets={
-        ["train.batch_tokens=400", "model.dtype=float32", "train.epochs=3", "train.validate_every=4"]!r
-    })
-        inputs = {{name: Path(path) for name, path in { ({k: str(v) for k, v in inputs.items()})!r}.items()}}
-        run(config, inputs, Path({str(tmp_path / "killed")!r}))
-    """)
-    victim = subprocess.Popen([sys.executable, "-c", program])
+    command = [sys.executable, "-c", VICTIM, *map(str, inputs.values()), str(tmp_path / "killed")]
+    victim = subprocess.Popen(command)
     metrics = tmp_path / "killed" / "sft" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not any(row["step"] >= 6 for row in read_lines(metrics)):
@@ -145,9 +146,9 @@ def test_damaged_checkpoint_is_passed_over(inputs: dict[str, Path], tmp_path: Pa
 def test_other_settings_need_force(inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_step = loop.train_step
 
-    def interrupted(*arguments: object) -> object:
+    def interrupted(*arguments: object, **keywords: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
-        return one_step(*arguments)  # type: ignore[arg-type]
+        return one_step(*arguments, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "train_step", interrupted)
     with pytest.raises(Interrupted, match="SIGINT"):
@@ -219,3 +220,33 @@ def test_validation_is_bounded(inputs: dict[str, Path]) -> None:
     assert len(validation_documents(valid, budget=10**9)) == len(valid)
     some = validation_documents(valid, budget=valid.num_tokens / 2)
     assert 0 < len(some) < len(valid)
+
+
+def test_a_model_with_dropout_trains_and_resumes_exactly(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPT-2: learned positions, dropout, Conv1D layers; it takes the padded path."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(inputs["base"])
+    torch.manual_seed(0)
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 2, "eos_token_id": 2}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    mine = inputs | {"base": tmp_path / "gpt2"}
+    facts = run(LORA, mine, tmp_path / "whole").details
+    assert facts["attention"] == "padded" and facts["best_loss"] < facts["base_loss"]
+    one_step, done = loop.train_step, []
+
+    def interrupted(*arguments: object, **keywords: object) -> object:
+        done.append(1)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return one_step(*arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    with pytest.raises(Interrupted):
+        run(LORA, mine, tmp_path / "broken")
+    monkeypatch.setattr(loop, "train_step", one_step)
+    run(LORA, mine, tmp_path / "broken")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))

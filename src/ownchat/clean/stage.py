@@ -24,7 +24,7 @@ from ownchat import artifacts
 from ownchat.artifacts import SPLITS, Report
 from ownchat.clean.sections import FEW_DOCUMENTS, LONG_DOCUMENT, paragraphs, sections, sentences, stretches
 from ownchat.clean.signatures import Signatures, concatenate, signatures
-from ownchat.clean.split import TEST, VALID, assign, components, first_copies
+from ownchat.clean.split import TEST, VALID, assign, components, connected, first_copies
 from ownchat.clean.steps import STEPS, count_messages
 from ownchat.config import CleanConfig, Config
 from ownchat.data.ledger import Entry, Ledger
@@ -145,7 +145,9 @@ class _Plan:
 def _plan(hashes: Signatures, config: CleanConfig, batches: Callable[[], Iterator[pa.RecordBatch]]) -> _Plan:
     copy_of = first_copies(hashes.content) if config.exact_duplicates else np.arange(len(hashes))
     kept = np.flatnonzero(copy_of == np.arange(len(hashes)))
-    labels = components(hashes.take(kept))
+    # A dropped copy still links: its customer's other rows must not stand in another split than the row it equals.
+    linked = connected([hashes.group, first_copies(hashes.content) + 1])[kept] + 1
+    labels = connected([components(hashes.take(kept)) + 1, linked])
     alone = kept[(hashes.is_document & (hashes.group == 0))[kept] & (np.bincount(labels)[labels] == 1)]
     cut: dict[int, list[tuple[int, Record]]] = {}
     if 0 < len(alone) < FEW_DOCUMENTS:

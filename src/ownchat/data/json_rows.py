@@ -164,7 +164,7 @@ def _elements(file: InputFile) -> Rows:
             yield from _list(text, _start_of(text, position, lists[0]))
         else:
             yield 1, value, mended
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, and numbers of thousands of digits
         raise _invalid(error, file, 1) from error
 
 

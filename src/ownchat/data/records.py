@@ -66,8 +66,8 @@ def record(
 ) -> Record:
     """A row of :data:`SCHEMA` with every field present and its ``id`` made.
 
-    ``line`` counts from 1. The id hashes the source's name, the position and the content, so that two equal rows
-    of a file have different ids and the same file gives the same ids on every machine.
+    ``line`` counts from 1. The id hashes the source's name, the position and the content, so that equal rows on
+    two lines have different ids and the same file gives the same ids on every machine.
     """
     row: Record = dict.fromkeys(SCHEMA.names)
     row |= {"kind": kind, "synthetic": False, "tags": []}

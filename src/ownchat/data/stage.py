@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -18,7 +19,7 @@ from ownchat.data.ledger import Entry, Ledger
 from ownchat.data.readers import read
 from ownchat.data.reading import Reading
 from ownchat.data.records import Record, ShardWriter, batched, message
-from ownchat.errors import DataError
+from ownchat.errors import DataError, printable
 from ownchat.monitor.progress import Advance, console, progress
 
 SECTIONS = ("data",)
@@ -76,7 +77,7 @@ def preview(config: Config, source: Path, rows: int = 3) -> list[dict[str, Any]]
             file = open_file(one.path, one.name, beginning_only=True)
             reading = read(file, config.data)
             first = list(islice(_with_system(reading, config.data.system), rows))
-        except DataError as error:
+        except (DataError, ValueError, EOFError, zlib.error, OSError) as error:  # whatever a beginning can hide
             described.append({"file": one.name, "problem": str(error)})
             continue
         described.append(
@@ -203,7 +204,7 @@ def _no_record(name: str, first: Entry | None) -> DataError:
 
 
 def _warn(text: str) -> None:
-    console.print(text, style="yellow", markup=False)  # a file's name may hold square brackets
+    console.print(printable(text), style="yellow", markup=False)  # a file's name may hold square brackets
 
 
 def _input_order(item: tuple[str, Path]) -> tuple[str, int]:

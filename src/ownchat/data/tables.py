@@ -147,6 +147,8 @@ def _rows(file: InputFile, dialect: Dialect) -> Rows:
 
 def _has_header(filled: Sequence[Sequence[str]], mapping: dict[str, str]) -> bool:
     """Whether the first row names the columns: known or mapped names, or short words above longer cells."""
+    if not filled:
+        return True
     first = [cell.strip() for cell in filled[0]]
     if is_named(first) or any(name in first for name in mapping.values()):
         return True

@@ -64,10 +64,11 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     key = stage_key(config, SECTIONS, inputs)
     if (done := completed(output, key)) is not None and (output / reporting.JSON).is_file():
         return done
-    start = start_afresh(output)
+    start = time.monotonic()
     records = list(read_records(inputs["test"] / "test"))
     model = inputs["train"] / "model"
     result = measure(inputs["base"], model, records, config.evaluate, where=str(inputs["test"] / "test"))
+    start_afresh(output)  # only now: a measurement that was interrupted leaves the report before
     contents = reporting.build(result, train=inputs["train"], run=output.parent)
     reporting.write(contents, output, train=inputs["train"], config=config)
     report = Report(
@@ -95,7 +96,11 @@ def measure(
     items, notes = scorable(records)
     if not items:
         raise DataError("no record of the test split can be scored", where=where, fix="import more conversations")
-    documents = [rendered(tokenizer, item) for item in items]
+    items, documents, refused = renderable(tokenizer, items)
+    if not items:
+        raise DataError("the chat template refuses every record of the test split", where=where)
+    if refused:
+        notes.append(f"{refused:,} records of the test split are not scored: the chat template refuses them.")
     prompts = base_prompts(tokenizer, items, documents)
     base_nll = dict(zip(prompts, _nll(base, "scoring the base", list(prompts.values())), strict=True))
     (tuned_nll,) = _nll(tuned, "scoring the tuned model", [documents])
@@ -175,6 +180,19 @@ def rendered(tokenizer: Any, item: Record) -> Document:
 
     made = render_record(tokenizer, item)
     return list(made.ids), list(made.weights)
+
+
+def renderable(tokenizer: Any, items: Sequence[Record]) -> tuple[list[Record], list[Document], int]:
+    """The records that the template takes, their tokens, and how many it refused (the tokens stage dropped those)."""
+    taken: list[Record] = []
+    documents: list[Document] = []
+    for item in items:
+        try:
+            documents.append(rendered(tokenizer, item))
+            taken.append(item)
+        except DataError:
+            continue
+    return taken, documents, len(items) - len(taken)
 
 
 def has_system(item: Record) -> bool:

@@ -22,6 +22,7 @@ import ownchat
 from ownchat.artifacts import MANIFEST, read_json, write_atomic, write_json
 from ownchat.config import Config, to_yaml
 from ownchat.data import ledger
+from ownchat.errors import printable
 from ownchat.evaluate import charts, wording
 from ownchat.monitor.events import read_lines
 
@@ -211,12 +212,3 @@ def parse_settings(text: str) -> list[dict[str, str]]:
         elif found := re.fullmatch(r"  (\w+): (.*?)  # (\w[^#]*)", line):
             rows.append({"key": f"{section}.{found[1]}", "value": found[2], "origin": found[3]})
     return rows
-
-
-def printable(text: str) -> str:
-    """Text without control characters: they have no meaning on a page and can steer a terminal.
-
-    >>> printable("a\\x1b[31mb\\tc")
-    'a[31mb\\tc'
-    """
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ownchat.artifacts import REPORT
+from ownchat.errors import printable
 from ownchat.evaluate import wording
-from ownchat.evaluate.report import HTML, SHOWN, STAGES, ledger_tables, printable
+from ownchat.evaluate.report import HTML, SHOWN, STAGES, ledger_tables
 
 WIDTH = 80
 REPLY_CHARACTERS = 320  # of an answer in the terminal; the page has all of it

@@ -252,8 +252,8 @@ def chat(
             _converse(session)
         else:
             for line in sys.stdin:
-                if not session.handle(line.rstrip("\n")):
-                    break
+                if line.strip():  # a turn, never a command: a file's text must not be able to write files
+                    session.ask(line.strip())
 
 
 @contextmanager

@@ -99,12 +99,13 @@ def _problem(tokenizer: Any, model: Any) -> str | None:
     return None
 
 
-def merge_adapter(base_directory: Path, adapter_directory: Path, output: Path) -> Path:
+def merge_adapter(base_directory: Path, adapter_directory: Path, output: Path, tokenizer: Any = None) -> Path:
     """Add a LoRA adapter to its base's weights in fp32 and save the result as a plain directory.
 
-    The tokenizer is the adapter's where it has one, else the base's.
+    ``tokenizer``: the one to save; none: the adapter's where it has one, else the base's.
     """
     model = load_adapter(load_model(base_directory, dtype="float32"), adapter_directory)
     has_tokenizer = (adapter_directory / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(adapter_directory if has_tokenizer else base_directory)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(adapter_directory if has_tokenizer else base_directory)
     return save_result(model.merge_and_unload(), tokenizer, output)

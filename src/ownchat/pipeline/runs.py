@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +35,14 @@ def describe(run: Path) -> Run:
 
 
 def status(run: Path) -> str:
-    """How far a run is. A process that is alive keeps its heartbeat younger than a minute."""
+    """How far a run is; a process that works on it holds its lock."""
     if artifacts.finished_model(run) is not None:
         return "finished"
     beats = list((run / TRAIN).glob("*/heartbeat"))
     if not beats:
         return "not trained"
-    beat = read_json(beats[0])
-    alive = time.time() - beat["time"] < 60
-    return f"{'training' if alive else 'interrupted'}, step {beat['step']}"
+    working = "training" if artifacts.is_locked(run) else "interrupted"
+    return f"{working}, step {read_json(beats[0])['step']}"
 
 
 def delete(name: str) -> int:

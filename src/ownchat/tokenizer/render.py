@@ -56,7 +56,7 @@ def render(
     :class:`~ownchat.errors.ModelError` for a template whose replies cannot be found.
     """
     clean = [_plain(message) for message in messages]
-    quoted = [_quote(tokenizer, message) for message in clean]
+    quoted, tools = _quote(tokenizer, clean), _quote(tokenizer, tools)
     text = _template(tokenizer, quoted, tools)
     ids, specials = _encode(tokenizer, text)
     weights = [0] * len(ids)
@@ -83,7 +83,7 @@ def prompt_ids(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Any] | None = None
 ) -> list[int]:
     """The conversation so far, opened for the assistant's next turn."""
-    quoted = [_quote(tokenizer, _plain(message)) for message in messages]
+    quoted, tools = _quote(tokenizer, [_plain(message) for message in messages]), _quote(tokenizer, tools)
     return _encode(tokenizer, _template(tokenizer, quoted, tools, answer_next=True))[0]
 
 
@@ -160,13 +160,16 @@ def _pattern(tokens: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(token) for token in longest_first) or r"(?!)")
 
 
-def _quote(tokenizer: PreTrainedTokenizerBase, message: Message) -> Message:
-    tokens = tuple(_control_tokens(tokenizer))
-    pattern = _pattern(tokens)
-    if not pattern.search(message["content"]):
-        return message
-    quoted = pattern.sub(lambda match: chr(_FIRST_SENTINEL + tokens.index(match[0])), message["content"])
-    return {**message, "content": quoted}
+def _quote(tokenizer: PreTrainedTokenizerBase, value: Any) -> Any:
+    """A value with a sentinel for every control token in any text of it: content, names, tool calls, tools."""
+    if isinstance(value, str):
+        tokens = tuple(_control_tokens(tokenizer))
+        return _pattern(tokens).sub(lambda match: chr(_FIRST_SENTINEL + tokens.index(match[0])), value)
+    if isinstance(value, dict):
+        return {key: _quote(tokenizer, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quote(tokenizer, item) for item in value]
+    return value
 
 
 def _unquote(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

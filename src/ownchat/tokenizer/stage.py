@@ -15,9 +15,9 @@ from ownchat.artifacts import SPLITS, Report
 from ownchat.config import Config
 from ownchat.data.ledger import Ledger
 from ownchat.data.records import Record, read_records
-from ownchat.errors import DataError, ModelError
+from ownchat.errors import ConfigError, DataError, ModelError
 from ownchat.monitor.progress import progress
-from ownchat.tokenizer.render import PLAIN_TEMPLATE, Rendered, render, render_document
+from ownchat.tokenizer.render import PLAIN_TEMPLATE, Rendered, prompt_ids, render, render_document
 from ownchat.tokenizer.store import TokenStore, TokenWriter
 
 DEFAULT_MAX_TOKENS = 2048
@@ -48,15 +48,25 @@ def run_tokenizer(config: Config, inputs: dict[str, Path], output: Path) -> Repo
     files = {file.name: file for file in inputs["base"].glob("*token*")} | {
         file.name: file for file in inputs["base"].glob("*.jinja")
     }
+    if (inputs["base"] / "config.json").is_file():
+        files["config.json"] = inputs["base"] / "config.json"
     key = artifacts.stage_key(config, ("tokenizer",), files)
     if report := artifacts.completed(output, key):
         return report
     start = artifacts.start_afresh(output)
     tokenizer = load_tokenizer(inputs["base"])
+    tokenizer.model_max_length = min(tokenizer.model_max_length, context_tokens(inputs["base"]))
     tokenizer.save_pretrained(output)
     details = {"vocab_size": len(tokenizer), "chat_template": tokenizer.chat_template}
     report = Report("tokenizer", output, {"vocab": len(tokenizer)}, details, time.monotonic() - start)
     return artifacts.commit(key, config, ("tokenizer",), report)
+
+
+def context_tokens(base: Path) -> int:
+    """Tokens that the model of a directory can attend to, from its ``config.json``; very many when it does not say."""
+    config = artifacts.read_json(base / "config.json") if (base / "config.json").is_file() else {}
+    known = [config.get(name) for name in ("max_position_embeddings", "n_positions")]
+    return min((value for value in known if isinstance(value, int)), default=10**30)
 
 
 def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
@@ -71,6 +81,11 @@ def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     start = artifacts.start_afresh(output)
     tokenizer = load_tokenizer(inputs["tokenizer"])
     limit = config.tokenizer.max_tokens or min(DEFAULT_MAX_TOKENS, tokenizer.model_max_length)
+    if limit > tokenizer.model_max_length:
+        raise ConfigError(
+            f"tokenizer.max_tokens = {limit:,}, and the model's context has {tokenizer.model_max_length:,}",
+            fix="choose a smaller one; longer records are split, never cut",
+        )
     counts: dict[str, int] = {}
     with Ledger(output) as ledger:
         for split in SPLITS:
@@ -82,8 +97,14 @@ def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
                     _tokenize(tokenizer, record, limit, writer, ledger)
                     advance()
             counts |= _counts(output, split)
-    if counts["train_trained"] == 0:
-        raise DataError("no token would be trained", where=str(output), fix="look at: ownchat import PATH --preview")
+    for split in ("train", "valid"):
+        if counts[f"{split}_trained"] == 0:
+            reasons = ", ".join(f"{rule}: {count:,}" for rule, count in ledger.rules.get("row dropped", {}).items())
+            raise DataError(
+                f"no token of the {split} split would be trained ({reasons or 'no records'})",
+                where=str(output),
+                fix="look at: ownchat import PATH --preview",
+            )
     details = {"ledger": ledger.totals, "rules": ledger.rules, "max_tokens": limit}
     report = Report("tokens", output, counts, details, time.monotonic() - start)
     return artifacts.commit(key, config, ("tokenizer",), report)
@@ -129,22 +150,22 @@ def _turn_pieces(tokenizer: PreTrainedTokenizerBase, record: Record, limit: int)
             exchanges.append([])
         exchanges[-1].append(message)
 
-    def rendered(run: list[list[dict[str, Any]]]) -> Rendered | None:
+    def rendered(run: list[list[dict[str, Any]]]) -> Rendered:
         body = [message for exchange in run for message in exchange]
         if not any(m["role"] == "assistant" and m["weight"] != 0 for m in body):
-            return None
+            ids = prompt_ids(tokenizer, head + body)  # context alone: it is counted, and dropped
+            return Rendered(ids, [0] * len(ids))
         return render_record(tokenizer, {**record, "messages": head + body})
 
-    runs: list[Rendered | None] = []
+    runs: list[Rendered] = []
     held: list[list[dict[str, Any]]] = []
     for exchange in exchanges:
-        longer = rendered([*held, exchange])
-        if held and longer is not None and len(longer.ids) > limit:
+        if held and len(rendered([*held, exchange]).ids) > limit:
             runs.append(rendered(held))
             held = []
         held.append(exchange)
     runs.append(rendered(held))
-    return [(run, "turns") for run in runs if run is not None]
+    return [(run, "turns") for run in runs]
 
 
 def _windows(rendered: Rendered, limit: int) -> Iterator[Rendered]:

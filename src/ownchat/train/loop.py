@@ -88,13 +88,15 @@ def run_loop(
     *,
     save_weights: Callable[[Path], None],
     stop: StopRequest,
-    replan: Callable[[int], object],
+    decided_total: int = 0,
+    replan: Callable[[int], object] = lambda total: None,
 ) -> State:
     """Train until the plan is done, the time is up, or the validation loss has stopped falling.
 
     Writes ``events.jsonl``, ``metrics.jsonl``, ``heartbeat`` and ``checkpoints/`` into ``directory`` and goes on
     from the newest whole checkpoint there. ``replan(total_steps)`` is told when ``plan.minutes`` asks for fewer
-    steps. Returns the final state; the best weights are in ``checkpoints/step-<best_step>``.
+    steps, and ``decided_total`` is what it was told before an interruption (0: nothing). Returns the
+    final state; the best weights are in ``checkpoints/step-<best_step>``.
 
     Raises :class:`~ownchat.errors.Interrupted` after saving when a signal came, and
     :class:`~ownchat.errors.RunError` when the loss is no longer a number.
@@ -108,6 +110,9 @@ def run_loop(
         forget_after(directory / "metrics.jsonl", state.step)
     events.emit("resumed" if found else "started", step=state.step, total_steps=plan.total_steps)
     clock = time.monotonic() - state.seconds
+
+    if decided_total and state.step >= MEASURED_STEPS:
+        plan = plan.with_total(decided_total)
 
     def validate() -> float:
         scores = score_documents(model, valid, block_tokens=plan.block_tokens)
@@ -137,7 +142,8 @@ def run_loop(
                 schedule=plan.schedule,
             )  # fmt: skip
             documents = [[train[number] for number in block] for block in batches[state.step]]
-            loss, norm, tokens = train_step(model, objective, optimizer, documents, rate, plan.clip)
+            seed = plan.seed * 1_000_003 + state.step  # dropout, where a model has it, is the same after a resume
+            loss, norm, tokens = train_step(model, objective, optimizer, documents, rate, plan.clip, seed=seed)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 numbers = [int(number) for block in batches[state.step] for number in block]
                 raise RunError(_not_a_number(state, numbers, train, events), where=str(directory), fix=_LOWER_RATE)
@@ -151,7 +157,8 @@ def run_loop(
             heartbeat.beat(state.step)
             advance(1, f"loss {loss:.3f}, {state.tokens / state.step_seconds:.0f} tokens/s")
             if plan.minutes is not None and state.step == MEASURED_STEPS:
-                plan = _fit_time(plan, state, time.monotonic() - clock)
+                elapsed = time.monotonic() - clock
+                plan = plan.with_total(decided_total or _steps_that_fit(plan, state, elapsed))
                 replan(plan.total_steps)
             last = state.step >= plan.total_steps
             if last or state.step % plan.validate_every == 0:
@@ -175,6 +182,8 @@ def train_step(
     blocks: Sequence[Sequence[Document]],
     rate: float,
     clip: float,
+    *,
+    seed: int = 0,
 ) -> tuple[float, float, int]:
     """One optimiser step over a global batch; returns (loss, gradient norm before clipping, real tokens).
 
@@ -185,7 +194,8 @@ def train_step(
     context = objective.prepare(model, batch)
     packed, total, tokens = can_pack(model), 0.0, 0
     model.train()
-    for documents in blocks:
+    for number, documents in enumerate(blocks):
+        torch.manual_seed(seed * 1_009 + number)
         block = make_block(documents, packed=packed, device=model.device)
         tokens += block.num_tokens
         if len(block.targets) == 0:  # context only: nothing to learn from, and nothing lost
@@ -229,11 +239,12 @@ def _judge(state: State, loss: float, plan: Plan) -> None:
         state.stopped = f"validation loss has not fallen for {plan.patience} validations"
 
 
-def _fit_time(plan: Plan, state: State, elapsed: float) -> Plan:
-    """As many steps as fit in ``plan.minutes``, at the speed of the steps so far."""
+def _steps_that_fit(plan: Plan, state: State, elapsed: float) -> int:
+    """As many steps as fit in ``plan.minutes`` at the speed so far, validations included (one was made by now)."""
     assert plan.minutes is not None
-    left = plan.minutes * 60 - elapsed
-    return plan.with_total(min(plan.total_steps, state.step + max(0, int(left / (state.step_seconds / state.step)))))
+    validation = max(0.0, elapsed - state.step_seconds)
+    each = state.step_seconds / state.step + validation / plan.validate_every
+    return min(plan.total_steps, state.step + max(0, int((plan.minutes * 60 - elapsed - validation) / each)))
 
 
 def _not_a_number(state: State, numbers: list[int], train: TokenStore, events: Events) -> str:

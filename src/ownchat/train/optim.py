@@ -77,10 +77,7 @@ class Optimizer:
             for name, master in zip(self.names, self._masters, strict=True):
                 master.copy_(tensors[f"master.{name}"])
                 moments = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-                self._adam.state[master] = {
-                    key: value.clone().to(master.device if key != "step" else value.device)
-                    for key, value in moments.items()
-                }
+                self._adam.state[master] = {key: value.clone().to(master.device) for key, value in moments.items()}
         self._publish()
 
     @torch.no_grad()

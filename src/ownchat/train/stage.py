@@ -55,8 +55,6 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
     check_vocabulary(model, tokenizer, inputs["base"])
     save_weights = _prepare(model, config)
     plan = make_plan(config, train.lengths)
-    if choice.total_steps:  # planned before an interruption, to fit train.minutes
-        plan = plan.with_total(choice.total_steps)
     choice = decisions.keep(phase, attention="packed" if can_pack(model) else "padded")
     optimizer = Optimizer(model, weight_decay=config.train.weight_decay)
     documents = validation_documents(valid, validation_budget(train.num_tokens, plan))
@@ -64,7 +62,7 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
         state = run_loop(
             model, Likelihood(), optimizer, train, documents, plan, phase,
             save_weights=save_weights, stop=stop,
-            replan=lambda total: decisions.keep(phase, total_steps=total),
+            decided_total=choice.total_steps, replan=lambda total: decisions.keep(phase, total_steps=total),
         )  # fmt: skip
     peak = memory.peak_bytes()
     num_trained = optimizer.num_trained
@@ -120,19 +118,32 @@ def make_plan(config: Config, lengths: np.ndarray) -> Plan:
 def _begin(config: Config, key: str, phase: Path, force: bool) -> None:
     """Make the phase's directory, or see that what lies there belongs to the same training."""
     settings = phase / "settings.json"
-    mine = {"key": key} | {section: getattr(config, section).model_dump() for section in SECTIONS}
+    mine = {"key": key} | _settings(config)
     if settings.is_file():
         theirs = artifacts.read_json(settings)
         if theirs["key"] == key:
             return
-        if checkpoint.latest(phase / "checkpoints") is not None and not force:
-            raise RunError(
-                f"an unfinished training with other settings lies here ({_difference(theirs, mine)})",
-                where=str(phase),
-                fix="run it with the settings it began with, choose another --name, or give --force to start again",
-            )
+        if not force:
+            refuse_unfinished(config, phase.parent)
     shutil.rmtree(phase.parent, ignore_errors=True)
     artifacts.write_json(settings, mine)
+
+
+def refuse_unfinished(config: Config, output: Path) -> None:
+    """Raise :class:`~ownchat.errors.RunError`, naming what differs, when a training that began lies in ``output``."""
+    phase = output / PHASE
+    if (output / artifacts.MANIFEST).is_file() or checkpoint.latest(phase / "checkpoints") is None:
+        return
+    difference = _difference(artifacts.read_json(phase / "settings.json"), _settings(config))
+    raise RunError(
+        f"an unfinished training with other settings lies here ({difference})",
+        where=str(phase),
+        fix="run it with the settings it began with, choose another --name, or give --force to start again",
+    )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {section: getattr(config, section).model_dump() for section in SECTIONS}
 
 
 def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
@@ -164,7 +175,7 @@ def _finish(config: Config, inputs: dict[str, Path], phase: Path, output: Path, 
         shutil.rmtree(directory, ignore_errors=True)
     if config.train.method == "lora":
         shutil.copytree(best / "adapter", adapter)
-        export.merge_adapter(inputs["base"], adapter, target)
+        export.merge_adapter(inputs["base"], adapter, target, tokenizer)
         model = load_adapter(load_model(inputs["base"]), adapter)
     else:
         model = load_model(best / "model")
@@ -175,7 +186,6 @@ def _finish(config: Config, inputs: dict[str, Path], phase: Path, output: Path, 
                 if name.startswith("master."):
                     named[name.removeprefix("master.")].copy_(tensor)
         export.save_result(model, tokenizer, target)
-    tokenizer.save_pretrained(target)
     artifacts.write_json(target / "ownchat.json", {"system": config.data.system, "base": str(inputs["base"])})
     sample, _ = TokenStore(inputs["tokens"] / "valid")[0]
     return export.check_result(target, model, sample[:256].tolist())
