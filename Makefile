@@ -18,6 +18,7 @@ $(READY): requirements.lock pyproject.toml
 
 demo: venv
 	@$(BIN)/ownchat demo
+	@echo '(ownchat is $(BIN)/ownchat; for the short name: source $(BIN)/activate)'
 
 test: venv
 	@$(BIN)/python -m pytest
