@@ -14,12 +14,13 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+# public name -> (module, name there). Not "train": that is the folder with the loop.
 _NAMES = {
-    "Config": "ownchat.config",
-    "load_config": "ownchat.config",
-    "train": "ownchat.pipeline.run",
-    "chat_engine": "ownchat.generate.hf",
-    "Request": "ownchat.generate.engine",
+    "Config": ("ownchat.config", "Config"),
+    "load_config": ("ownchat.config", "load_config"),
+    "train_model": ("ownchat.pipeline.run", "train"),
+    "chat_engine": ("ownchat.generate.hf", "chat_engine"),
+    "Request": ("ownchat.generate.engine", "Request"),
 }
 
 __all__ = list(_NAMES)
@@ -28,4 +29,5 @@ __all__ = list(_NAMES)
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'ownchat' has no attribute {name!r}")
-    return getattr(import_module(_NAMES[name]), name)
+    module, attribute = _NAMES[name]
+    return getattr(import_module(module), attribute)
