@@ -182,6 +182,8 @@ MISTAKES: dict[str, tuple[dict[str, bytes | None], list[str], str]] = {
     "empty file": ({"in.csv": b""}, ["train", "in.csv"], "empty"),
     "binary": ({"in.csv": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"}, ["train", "in.csv"], "in.csv"),
     "bad json": ({"in.jsonl": b'{"messages": []}\n{"messages": [}\n'}, ["train", "in.jsonl"], "line 2"),
+    "bottomless json": ({"in.json": b'{"messages":' + b"[" * 5000}, ["train", "in.json"], "in.json"),
+    "bottomless row": ({"in.jsonl": b'{"messages":' + b"[" * 5000 + b"\n"}, ["train", "in.jsonl"], "in.jsonl"),
     "no answers": ({"in.csv": b"question,answer\nwhy?,\nhow?,\n"}, ["train", "in.csv"], "answer"),
     "no column": ({"in.csv": b"a,b\n1,2\n3,4\n5,6\n"}, ["train", "in.csv"], "--map question="),
     "map to nothing": ({"in.csv": GOOD.encode()}, ["train", "in.csv", "--map", "answer=anser"], "anser"),

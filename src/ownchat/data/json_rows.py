@@ -247,7 +247,7 @@ def _skip(text: str, position: int) -> int:
 def _parses(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: lists in lists, thousands deep
         return False
     return True
 

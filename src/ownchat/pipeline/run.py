@@ -73,8 +73,8 @@ def evaluate(name: str, *, config: Config | None = None, say: Say = print) -> Ou
         config, _ = load_config(run / "config.yaml")
     base = Path(artifacts.read_json(run / TRAIN / "model" / "ownchat.json")["base"])
     with artifacts.locked(run):
-        _evaluate(run, base, config, say)
-    return Outcome(run, artifacts.read_json(run / REPORT / "report.json"), worked=True)
+        report = _evaluate(run, base, config, say)
+    return Outcome(run, report, worked=True)
 
 
 def import_and_clean(
@@ -157,8 +157,7 @@ def _stages(source: Path, run: Path, config: Config, origins: Origins, force: bo
     )  # fmt: skip
     if facts["stopped"]:
         say(f"           stopped early: {facts['stopped']}; the best step, {facts['best_step']}, was kept")
-    _evaluate(run, base, config, say)
-    return artifacts.read_json(run / REPORT / "report.json")
+    return _evaluate(run, base, config, say)
 
 
 def _import(source: Path, run: Path, config: Config, say: Say) -> None:
@@ -177,11 +176,12 @@ def _clean(run: Path, config: Config, say: Say) -> None:
     _say(say, done, f"{sizes}{_lost(done, ('row',))}")
 
 
-def _evaluate(run: Path, base: Path, config: Config, say: Say) -> None:
+def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]:
     from ownchat.evaluate import held_out
 
     done = held_out.run(config, {"test": run / CLEAN, "base": base, "train": run / TRAIN}, run / REPORT)
     _say(say, done, f"{done.counts['records']:,} held-out records, {done.counts['answers']} answers")
+    return held_out.load_report(run / REPORT)
 
 
 def _lost(report: Report, units: Sequence[str]) -> str:
