@@ -39,6 +39,15 @@ MapOption = Annotated[
 ]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the run; none: from the source.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="End with the result as one line of JSON.")]
+FormatOption = Annotated[
+    list[str] | None, typer.Option("--format", help="Format of all files, or of some: '*.log=irc'", metavar="FORMAT")
+]
+AssistantOption = Annotated[
+    list[str] | None, typer.Option("--assistant", help="Who the assistant is: a name or an address.", metavar="NAME")
+]
+DomainOption = Annotated[
+    list[str] | None, typer.Option("--assistant-domain", help="Mail domain of the assistants.", metavar="DOMAIN")
+]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message for conversations without one.")]
 
 
@@ -49,12 +58,22 @@ def import_(
     rows: Annotated[int, typer.Option("--rows", help="Records of each file in the preview.", min=1)] = 3,
     name: NameOption = None,
     map: MapOption = None,
+    format: FormatOption = None,
+    assistant: AssistantOption = None,
+    assistant_domain: DomainOption = None,
     system: SystemOption = None,
     config: ConfigOption = None,
     set: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Read files into records."""
-    settings, origins = _settings(config, set, map, system=system)
+    who = {"assistant": assistant, "assistant_domain": assistant_domain}
+    settings, origins = _settings(config, set, map, format, system=system, **who)
+    if preview and json:
+        from ownchat.data.preview import preview as look
+
+        _print_json(look(settings, _existing(source), rows))
+        return
     if preview:
         from rich.console import Console
 
@@ -62,7 +81,7 @@ def import_(
 
         show_preview(settings, _existing(source), Console(highlight=False), rows=rows)
         return
-    _first_stages(source, name, settings, origins, clean=False)
+    _first_stages(source, name, settings, origins, clean=False, as_json=json)
 
 
 @app.command()
@@ -70,12 +89,16 @@ def clean(
     source: Annotated[Path, typer.Argument(help="A file or a folder.")],
     name: NameOption = None,
     map: MapOption = None,
+    format: FormatOption = None,
+    assistant: AssistantOption = None,
+    assistant_domain: DomainOption = None,
     system: SystemOption = None,
     config: ConfigOption = None,
     set: SetOption = None,
 ) -> None:
     """Read, repair, drop duplicates, split: everything before training."""
-    settings, origins = _settings(config, set, map, system=system)
+    who = {"assistant": assistant, "assistant_domain": assistant_domain}
+    settings, origins = _settings(config, set, map, format, system=system, **who)
     _first_stages(source, name, settings, origins, clean=True)
 
 
@@ -90,6 +113,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Order of the data and start of the adapter.")] = None,
     system: SystemOption = None,
     map: MapOption = None,
+    format: FormatOption = None,
+    assistant: AssistantOption = None,
+    assistant_domain: DomainOption = None,
     config: ConfigOption = None,
     set: SetOption = None,
     force: Annotated[bool, typer.Option("--force", help="Start an unfinished training again from nothing.")] = False,
@@ -97,8 +123,9 @@ def train(
 ) -> None:
     """A folder of text to a chat model: import, clean, split, train, evaluate, report."""
     settings, origins = _settings(
-        config, set, map, base=base, method=method, epochs=epochs, minutes=minutes, seed=seed, system=system
-    )
+        config, set, map, format, base=base, method=method, epochs=epochs, minutes=minutes, seed=seed, system=system,
+        assistant=assistant, assistant_domain=assistant_domain,
+    )  # fmt: skip
     from ownchat.pipeline import run
 
     start = time.monotonic()
@@ -255,15 +282,18 @@ def _exit_codes() -> Iterator[None]:
 
 
 def _settings(
-    path: Path | None, sets: list[str] | None, maps: list[str] | None, **flags: Any
+    path: Path | None, sets: list[str] | None, maps: list[str] | None, formats: list[str] | None, **flags: Any
 ) -> tuple[Config, Origins]:
-    values = {ALIASES[flag]: value for flag, value in flags.items()}
+    values: dict[str, Any] = {ALIASES[flag]: value for flag, value in flags.items()}
     if maps:
         pairs = [text.partition("=") for text in maps]
         for role, separator, column in pairs:
             if not (role and separator and column):
                 raise ConfigError(f'"{role}{separator}{column}"', where="--map", fix="write --map question=COLUMN")
         values["data.map"] = {role: column for role, _, column in pairs}
+    if formats:
+        pairs = [text.rpartition("=") for text in formats]
+        values["data.format"] = {pattern or "*": format for pattern, _, format in pairs}
     return load_config(path, sets=sets or (), values=values)
 
 
@@ -273,12 +303,17 @@ def _existing(source: Path) -> Path:
     return source
 
 
-def _first_stages(source: Path, name: str | None, settings: Config, origins: Origins, *, clean: bool) -> None:
+def _first_stages(
+    source: Path, name: str | None, settings: Config, origins: Origins, *, clean: bool, as_json: bool = False
+) -> None:
+    from ownchat import artifacts
     from ownchat.pipeline import run
 
     made = run.import_and_clean(_existing(source), name=name, config=settings, origins=origins, clean=clean)
     typer.echo(f"written to {made}")
     typer.echo(f"to go on: ownchat train {source}" + (f" --name {name}" if name else ""))
+    if as_json:
+        _print_json(artifacts.read_json(made / artifacts.IMPORT / artifacts.MANIFEST))
 
 
 def _show(outcome: Any, start: float, *, as_json: bool) -> None:

@@ -28,6 +28,15 @@ class DataConfig(_Section):
 
     map: dict[str, str] = Field({}, description="which column is what: question, answer, system, group, text")
     system: str | None = Field(None, description="system message put before conversations that have none")
+    format: dict[str, str] = Field({}, description='format of files whose name matches: {"*.log": "irc"}')
+    assistant: list[str] = Field([], description="names or addresses whose turns are the assistant's; none: inferred")
+    assistant_domain: list[str] = Field([], description="mail domains whose people are the assistant")
+    pause_hours: float = Field(6.0, gt=0, description="a longer pause ends a conversation of a chat")
+    date_order: Literal["auto", "day", "month", "year"] = Field("auto", description="what a date in a chat starts with")
+    reviews: Literal["pairs", "preferences"] = Field(
+        "pairs", description="rated texts: instruction pairs, or a better beside a worse one"
+    )
+    workers: int | None = Field(None, ge=1, description="files read at once; none: one for each core")
 
 
 class CleanConfig(_Section):
@@ -66,6 +75,9 @@ class GenerateConfig(_Section):
     repetition_penalty: float = Field(1.0, gt=0, le=5, description="above 1: tokens that were used become less likely")
     seed: int | None = Field(None, ge=0, description="same seed, same answer; none: a new one each time")
     stop: list[str] = Field([], description="end the answer before any of these texts")
+    url: str | None = Field(None, description="OpenAI-compatible URL that writes questions; none: a local model")
+    model: str | None = Field(None, description="model that writes questions: a name at the URL, or a local base")
+    questions: int = Field(0, ge=0, le=20, description="questions and answers written for each passage of a document")
 
 
 class EvaluateConfig(_Section):
@@ -117,6 +129,8 @@ ALIASES: dict[str, str] = {
     "minutes": "train.minutes",
     "seed": "train.seed",
     "system": "data.system",
+    "assistant": "data.assistant",
+    "assistant_domain": "data.assistant_domain",
 }
 
 
@@ -198,7 +212,7 @@ def options_page() -> str:
         "",
         "Everything works without a setting. `ownchat train FOLDER --config mine.yaml` reads a file of sections,",
         "`--set section.key=value` changes one key and wins over the file, and a few flags are other names of keys:",
-        ", ".join(f"`--{flag}` is `{key}`" for flag, key in ALIASES.items()) + ".",
+        ", ".join(f"`--{flag.replace('_', '-')}` is `{key}`" for flag, key in ALIASES.items()) + ".",
         "",
         "The settings of a run, with where each value came from (given, default, derived), are in its `config.yaml`,",
         "which can be given to `--config` again. `null` means derived: from the data, or measured on the machine.",

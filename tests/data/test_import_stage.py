@@ -16,7 +16,8 @@ from ownchat import artifacts
 from ownchat.config import Config, load_config
 from ownchat.data.ledger import lineage, read_ledger
 from ownchat.data.records import read_records, shards
-from ownchat.data.stage import preview, run
+from ownchat.data.preview import preview
+from ownchat.data.stage import run
 from ownchat.errors import ConfigError, DataError
 
 FAQ = "q,a\nHow long?,Ten weeks\nHow much?,\nWhere?,Here\n"
@@ -60,12 +61,12 @@ def test_a_mixed_folder(tmp_path, capsys):
     assert report.counts == {"files": 9, "records": 4}
     kept = {name for name, (fate, _) in fates(tmp_path / "1-data", "file").items() if fate == "kept"}
     assert kept == {"faq.csv", "chats/one.jsonl.gz", "chats/notes.md"}
-    assert fates(tmp_path / "1-data", "file")["logo [1].png"] == ("unreadable", "unreadable file")
+    assert fates(tmp_path / "1-data", "file")["logo [1].png"] == ("dropped", "media")
     assert fates(tmp_path / "1-data", "file")[".hidden"] == ("dropped", "hidden")
     assert report.details["ledger"]["row"]["dropped"] == 1
     assert report.details["rules"]["row dropped"] == {"no answer": 1}
     warned = capsys.readouterr().err
-    assert all(name in warned for name in ("logo [1].png", "void.txt", "prices.csv", "pipe", "gone"))
+    assert all(name in warned for name in ("1 files of pictures", "void.txt", "prices.csv", "pipe", "gone"))
     ids = {record["id"] for record in read_records(tmp_path / "1-data")}
     assert ids == {id for id, (fate, _) in fates(tmp_path / "1-data", "row").items() if fate == "kept"}
 
@@ -142,7 +143,7 @@ def test_a_complete_stage_is_not_run_again(tmp_path):
         ({"a.bin": b"a\0b\1c\2"}, "a.bin", ["a.bin", "binary file"]),
         ({"a.bin": b"a\0b\1c\2"}, ".", ["a.bin", "binary file"]),
         ({".x": "a"}, ".", ["nothing to read"]),
-        ({"a.jsonl": CHAT + "\n{oops\n"}, ".", ["a.jsonl", "line 2", "column 2"]),
+        ({"a.jsonl": "{oops\n{oops\n"}, ".", ["a.jsonl", "line 1", "column 2"]),
         ({"a.csv": "q,a\nWhy?,\nHow?, \n"}, ".", ["a.csv", "line 2", "no answer", "--map answer=COLUMN"]),
         ({"a.jsonl": '{"messages": [{"role": "user", "content": "x"}]}'}, "a.jsonl", ["line 1", "no assistant turn"]),
         ({"a.csv": "text,label\nHello you there,x\n"}, ".", ["no column can be an answer", '"text", "label"']),
@@ -168,14 +169,29 @@ def test_a_part_that_does_not_exist(tmp_path):
         run(load_config(values={"data.map": {"anwser": "a"}})[0], {"source": source}, tmp_path / "out")
 
 
+def test_a_bad_row_is_in_the_books_and_the_others_are_read(tmp_path, capsys):
+    source = write(tmp_path / "in", {"a.jsonl": CHAT + "\n{oops\n" + CHAT + "\n", "b.csv": 'q,a\nx?,y\nz?,"open\n'})
+    report = run(Config(), {"source": source}, tmp_path / "out")
+    assert report.counts["records"] == 3
+    rows = [row for row in read_ledger(tmp_path / "out").to_pylist() if row["fate"] == "unreadable"]
+    assert [(row["rule"], row["detail"].partition(":")[0]) for row in rows] == [
+        ("invalid JSON", "a.jsonl, line 2"),
+        ("a damaged row", "b.csv, line 3"),
+    ]
+    warned = capsys.readouterr().err
+    assert "a.jsonl, line 2" in warned
+    assert "never closed" in " ".join(warned.split())
+
+
 def test_preview(tmp_path):
-    source = write(tmp_path / "in", {"faq.csv": FAQ * 50, "x.pdf": b"%PDF-1.4", ".h": "x"})
-    hidden, faq, pdf = preview(Config(), source, rows=2)
+    source = write(tmp_path / "in", {"faq.csv": FAQ * 50, "x.zst": b"\x28\xb5\x2f\xfd", ".h": "x"})
+    hidden, faq, packed = preview(Config(), source, rows=2)
     assert faq["columns"] == {"question": "q", "answer": "a"}
-    assert [record["source"]["line"] for record in faq["records"]] == [2]
-    assert faq["dropped"] == ["no answer (faq.csv, line 3)"]
-    assert "a PDF" in pdf["problem"]
-    assert hidden == {"file": ".h", "problem": "hidden"}
+    assert [record["source"]["line"] for record in faq["records"]] == [2, 4]
+    assert faq["set_aside"] == {"no answer": 50}
+    assert (faq["conversations"], faq["complete"], faq["problems"]) == (149, True, [])
+    assert "zstd" in packed["problem"]
+    assert (hidden["file"], hidden["problem"]) == (".h", "hidden")
 
 
 # ------------------------------------------------------------------------------------------------------- properties

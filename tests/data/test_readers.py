@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ownchat.config import DataConfig
-from ownchat.data.documents import pieces
+from ownchat.data.documents.text import pieces
 from ownchat.data.files import UnreadableFile, open_file
 from ownchat.data.ledger import Entry
 from ownchat.data.readers import detect, read
@@ -27,6 +27,16 @@ def understand(path: Path, content: str | bytes, **data) -> tuple[Reading, list,
 
 def turns(record) -> list[tuple[str, str]]:
     return [(turn["role"], turn["content"]) for turn in record["messages"]]
+
+
+def complaint(path, content, **data) -> str:
+    """What is said of a file with something wrong in it: an error, or the entries of its unreadable rows."""
+    try:
+        _, _, entries = understand(path, content, **data)
+    except DataError as error:
+        assert error.fix
+        return str(error)
+    return "\n".join(entry.detail for entry in entries if entry.fate == "unreadable")
 
 
 # ------------------------------------------------------------------------------------------------------- detection
@@ -50,7 +60,7 @@ def turns(record) -> list[tuple[str, str]]:
 )
 def test_format_is_told_by_content(tmp_path, name, content, expected):
     (tmp_path / name).write_text(content)
-    assert detect(open_file(tmp_path / name, name)) == expected
+    assert detect(open_file(tmp_path / name, name))[0].name == expected
 
 
 def test_gzip_is_told_by_its_first_bytes(tmp_path):
@@ -143,9 +153,8 @@ def test_table_without_header_loses_no_row(tmp_path):
     ],
 )
 def test_bad_tables(tmp_path, content, data, parts):
-    with pytest.raises(DataError) as error:
-        understand(tmp_path / "a.csv", content, **data)
-    assert all(part in str(error.value) for part in ["a.csv", *parts]), error.value
+    said = complaint(tmp_path / "a.csv", content, **data)
+    assert all(part in said for part in ["a.csv", *parts]), said
 
 
 def test_rows_without_an_answer_are_dropped_with_their_line(tmp_path):
@@ -224,9 +233,9 @@ def test_half_characters_are_replaced_and_reported(tmp_path):
     "name, content, parts",
     [
         ("a.jsonl", '{"q": "a", "a": "b"}\n{"q": "a", "a" "b"}\n', ["line 2", "column 16"]),
-        ("a.json", '[\n{"q": "a"},\n{"q" "a"}]', ["line 3", "column 6"]),
+        ("a.json", '[\n{"q": "a", "a": "b"},\n{"q" "a"},\n{"q": "c", "a": "d"}]', ["line 3", "column 6"]),
         ("a.json", '[{"q": "a", "a": "b"}] trailing', ["line 1", "more text"]),
-        ("a.jsonl", '{"messages": "hi"}', ["line 1", "messages must be a list, not text"]),
+        ("a.jsonl", '{"messages": "hi"}', ["line 1", "must be a list, not text"]),
         ("a.jsonl", '{"messages": [3]}', ["messages[0] must be an object, not a number"]),
         ("a.jsonl", '{"messages": [{"role": "asistant", "content": "x"}]}', ['did you mean "assistant"?']),
         ("a.jsonl", '{"messages": [{"role": "user", "content": 3}]}', ["messages[0].content must be text"]),
@@ -236,14 +245,11 @@ def test_half_characters_are_replaced_and_reported(tmp_path):
         ("a.jsonl", '{"q": "a", "a": ["b"]}\n{"q": "a", "a": "b"}\n', ["line 1", "a must be text, not a list"]),
         ("a.json", '["x", "y"]', ["a row must be an object, not text"]),
         ("a.json", '{"a": [{"q": 1}], "b": [{"q": 1}]}', ["several lists", '"a", "b"']),
-        ("a.jsonl", '{"conversations": []}', ['keys are "conversations"']),
     ],
 )  # fmt: skip
 def test_bad_json(tmp_path, name, content, parts):
-    with pytest.raises(DataError) as error:
-        understand(tmp_path / name, content)
-    assert all(part in str(error.value) for part in [name, *parts]), error.value
-    assert error.value.fix
+    said = complaint(tmp_path / name, content)
+    assert all(part in said for part in [name, *parts]), said
 
 
 def test_conversations_that_train_nothing_are_dropped(tmp_path):
@@ -283,11 +289,20 @@ def test_encodings(tmp_path, encoding, text):
     assert record["text"] == text + "\n"
 
 
+def test_damaged_and_mixed_encodings_lose_no_line(tmp_path):
+    mixed = "Grüße aus Köln\n".encode() * 5 + "Schöne Grüße\n".encode("cp1252") + b"a line with a \0 in it\n"
+    (tmp_path / "a.txt").write_bytes(mixed)
+    file = open_file(tmp_path / "a.txt", "a.txt")
+    lines = [line for _, line in file.lines()]
+    assert lines == ["Grüße aus Köln\n"] * 5 + ["Schöne Grüße\n", "a line with a   in it\n"]
+    assert "Windows-1252" in file.decoding.notes[0]
+
+
 def test_utf8_is_checked_to_the_last_byte(tmp_path):
     content = b"plain words\n" * 400_000 + "Schöne Grüße".encode("cp1252")
     (tmp_path / "a.txt").write_bytes(content)
     file = open_file(tmp_path / "a.txt", "a.txt")
-    assert (file.encoding, file.guessed) == ("cp1252", True)
+    assert (file.encoding, file.decoding.notes) == ("cp1252", ("decoded as cp1252",))
 
 
 @pytest.mark.parametrize(
@@ -295,13 +310,11 @@ def test_utf8_is_checked_to_the_last_byte(tmp_path):
     [
         (b"", "empty"),
         (b"  \n\n", "empty"),
-        (b"%PDF-1.7 rest", "a PDF"),
         (b"PK\x03\x04rest", "zip archive"),
         (b"text\0\0\0\x01\x02 binary", "binary file"),
         (bytes(range(0x80, 0x100)) * 20 + b"\x81\x8d\x8f\x90\x9d\xff\xfe" * 30, "not valid UTF-8"),
-        (codecs.BOM_UTF8 + b"caf\xe9", "not valid utf-8"),
         (gzip.compress(b"words " * 1000)[:-20], "cannot be read"),
-        (gzip.compress(b"\x89PNG\r\n"), "PNG"),
+        (gzip.compress(b"\x89PNG\r\n"), "a picture"),
     ],
 )
 def test_unreadable_files(tmp_path, content, reason):

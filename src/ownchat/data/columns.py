@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ownchat.data.files import UnreadableFile
 from ownchat.data.ledger import Entry
@@ -75,10 +76,13 @@ class _Content:
     words: float
     question_marks: float  # share of cells
     longest: int
+    structures: float  # share of cells that are a list or an object, written down
 
     @property
     def is_prose(self) -> bool:
-        return self.words >= 3 and self.characters >= max(8, 2.5 * self.words)  # "O O B-name O" is not
+        return (
+            self.structures < 0.5 and self.words >= 3 and self.characters >= max(8, 2.5 * self.words)
+        )  # "O O B-name O" is not
 
 
 def check_map(mapping: Mapping[str, str]) -> None:
@@ -122,6 +126,13 @@ def choose(
         and prose in ([], ["text"])
     ):
         return Columns(text="text", group=_group(names, content, mapping, {"text"}))
+    if by_content and question and answer and "answer" not in mapping and _are_twins(question, answer, sample):
+        text = next((name for name in ("text", "full_text") if name in (question, answer)), "")
+        if text and text_is_document:
+            return Columns(text=text, group=_group(names, content, mapping, {question, answer}))
+        what = f'columns "{question}" and "{answer}" hold nearly the same text: no question with its answer'
+        fix = "say which is which: --map question=COLUMN --map answer=COLUMN (or --map text=COLUMN for plain text)"
+        raise UnreadableFile(what, where=where, fix=fix)
     if not (question and answer):
         missing = "an answer" if not answer else "a question"
         raise UnreadableFile(
@@ -151,10 +162,24 @@ def is_header(cells: Sequence[str]) -> bool:
 
 def group_of(row: Mapping[str, object], mapping: Mapping[str, str]) -> str:
     """The group of a JSON object that holds messages: its mapped key, or the first key with a known name."""
-    names = [mapping["group"]] if "group" in mapping else _STRONG["group"].split()
-    plain = {_plain(name): value for name, value in row.items() if isinstance(value, str | int)}
-    values = (str(row.get(name, plain.get(name, ""))).strip() for name in names)
-    return next((value for value in values if 0 < len(value) <= _LONGEST_GROUP), "")
+    for name in _group_keys(tuple(row), mapping.get("group", "")):
+        value = row[name]
+        if isinstance(value, str | int) and 0 < len(text := str(value).strip()) <= _LONGEST_GROUP:
+            return text
+    return ""
+
+
+@lru_cache(1024)  # the rows of a file have few sets of keys
+def _group_keys(names: tuple[str, ...], mapped: str) -> tuple[str, ...]:
+    if mapped:
+        return (mapped,) if mapped in names else ()
+    plain = {_plain(name): name for name in names} | {name: name for name in names}
+    return tuple(plain[name] for name in _STRONG["group"].split() if name in plain)
+
+
+def is_prose(cells: Sequence[str]) -> bool:
+    """Whether sentences stand in a column, not names, numbers or labels."""
+    return _content(cells).is_prose
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -185,6 +210,16 @@ def _pair(names: Sequence[str], content: Mapping[str, _Content], mapping: Mappin
     return asking, answer, True
 
 
+def _are_twins(one: str, other: str, sample: Sequence[Mapping[str, str]]) -> bool:
+    """Whether two columns have most of their words in common: a text and its copy, masked or changed."""
+    shares = []
+    for row in sample:
+        a, b = set(row.get(one, "").split()), set(row.get(other, "").split())
+        if a and b:
+            shares.append(len(a & b) / len(a | b))
+    return bool(shares) and sum(shares) > 0.5 * len(shares)
+
+
 def _by_name(part: str, names: Sequence[str], taken: set[str], content: Mapping[str, _Content] | None = None) -> str:
     free = {_plain(name): name for name in reversed(names) if name not in taken}
     for wanted in _STRONG[part].split():
@@ -213,13 +248,14 @@ def _group(names: Sequence[str], content: Mapping[str, _Content], mapping: Mappi
 def _content(cells: Sequence[str]) -> _Content:
     filled = [cell.strip() for cell in cells if cell.strip()]
     if not filled:
-        return _Content(0, 0, 0, 0)
+        return _Content(0, 0, 0, 0, 0)
     count = len(filled)
     return _Content(
         characters=sum(map(len, filled)) / count,
         words=sum(len(cell.split()) + len(_UNSPACED.findall(cell)) / 3 for cell in filled) / count,
         question_marks=sum("?" in cell or "？" in cell for cell in filled) / count,
         longest=max(map(len, filled)),
+        structures=sum(cell[0] + cell[-1] in ("[]", "{}") for cell in filled) / count,
     )
 
 

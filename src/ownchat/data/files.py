@@ -1,51 +1,52 @@
-"""Files as people hold them: found in folders, unpacked, and decoded, before anybody asks what format they have.
+"""Files as people hold them: found in folders and decoded, before anybody asks what format they have.
 
-Every byte of a file is checked once before its first row is handed on, so that a file is either readable as a whole
-or not read at all.
+Every byte of a text file is checked once before its first row is handed on.
 """
 
 from __future__ import annotations
 
-import codecs
+import bz2
 import gzip
 import io
+import lzma
 import os
-import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
+from ownchat.data.encodings import CHUNK, Decoding, find_decoding, register_mixed
 from ownchat.errors import DataError
 
 SAMPLE_CHARS = 256_000
-CHUNK = 1 << 20
+LONGEST_LINE = 64_000_000  # characters: a longer line is handed out cut
 
+_TEXT = Decoding("utf-8")
 _MAGIC = {
-    b"%PDF": "a PDF",
-    b"PK\x03\x04": "a zip archive (Word, Excel and PowerPoint files are such archives)",
-    b"PK\x05\x06": "an empty zip archive",
     b"\xd0\xcf\x11\xe0": "an old Office document",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"GIF8": "a GIF image",
     b"BZh": "a bzip2 archive",
-    b"\xfd7zXZ": "an xz archive",
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"7z\xbc\xaf": "a 7z archive",
-    b"PAR1": "a Parquet file",
+    b"Rar!": "a RAR archive",
     b"SQLite format 3": "an SQLite database",
     b"\x7fELF": "a program",
     b"{\\rtf": "an RTF document",
+    b"!BDN": "an Outlook data file (PST)",
 }  # fmt: skip
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the beginning of this one
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_MEDIA_MAGIC = (
+    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"OggS", b"ID3", b"fLaC", b"\x1aE\xdf\xa3", b"RIFF", b"\0\0\1\0",
+)  # fmt: skip
+_BINARY_FORMATS = {b"%PDF": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+_COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
+_PICTURES = "jpg jpeg png gif webp heic heif bmp tif tiff svg ico"
+_FILMS = "mp4 mov avi mkv webm 3gp m4v"
+_SOUNDS = "mp3 m4a ogg oga opus wav flac aac amr"
+_OTHERS = "tgs vcf ttf woff woff2 otf eot css js map exe dll so pyc"
+MEDIA_SUFFIXES = frozenset(f".{name}" for name in f"{_PICTURES} {_FILMS} {_SOUNDS} {_OTHERS}".split())
 
 
 class UnreadableFile(DataError):
@@ -54,38 +55,82 @@ class UnreadableFile(DataError):
 
 @dataclass(frozen=True)
 class Found:
-    """A path in the source and its name there; ``skipped`` says why it is not read (hidden, a link, ...)."""
+    """A path in the source and its name there; ``skipped`` says why it is not read (hidden, a link, ...).
+
+    ``rule`` is the ledger's word for that. ``members``: an archive that was unpacked to so many files of their own.
+    """
 
     path: Path
     name: str  # relative to the source: the same on every machine
     skipped: str = ""
+    rule: str = "special"
+    members: int = 0
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that is known to decode; :meth:`open_text` streams it."""
+    """A file that is known to decode (:meth:`open_text`), or one of the binary formats that have a ``magic``."""
 
     path: Path
     name: str
-    encoding: str
-    gzipped: bool
-    sample: str  # its beginning, line ends as they stand
-    whole: bool  # the sample is all of it
-    guessed: bool = False  # neither a byte order mark nor UTF-8: the encoding was inferred
+    decoding: Decoding = _TEXT
+    compression: str = ""  # gzip | bzip2 | xz
+    magic: str = ""  # pdf | docx | pptx | xlsx | epub | odt | ods | odp | parquet | arrow; empty: text
+    sample: str = ""  # its beginning, line ends as they stand
+    whole: bool = True  # the sample is all of it
     on_bytes: Callable[[int], None] | None = field(default=None, compare=False)
+    most_bytes: int | None = None  # a preview reads no further; formats with a magic are always read whole
+
+    @property
+    def encoding(self) -> str:
+        return self.decoding.encoding
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, compressed ones where it is compressed."""
+        return self.path.stat().st_size
 
     @property
     def suffix(self) -> str:
         """The extension without ``.gz``, lower case: ``".csv"``."""
         suffixes = [suffix.lower() for suffix in Path(self.name).suffixes]
-        if suffixes and suffixes[-1] == ".gz":
+        if suffixes and suffixes[-1] in _COMPRESSED_SUFFIXES:
             suffixes.pop()
         return suffixes[-1] if suffixes else ""
 
+    @cached_property
+    def outline(self) -> Any:
+        """The JSON value of the beginning, closed where the sample cuts it; None: this is not JSON."""
+        from ownchat.data.json_stream import outline
+
+        return outline(self.sample, whole=self.whole)
+
+    def open_binary(self) -> BinaryIO:
+        """The bytes, decompressed."""
+        stream = open_compressed(self.path, self.compression, self.on_bytes)
+        if self.most_bytes is None or self.magic:
+            return stream
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _Beginning(stream, self.most_bytes)), CHUNK))
+
     def open_text(self, newline: str | None = None) -> TextIO:
         """A text stream; ``newline`` as in :func:`open` (``""`` keeps line ends)."""
-        stream = _open_binary(self.path, self.gzipped, self.on_bytes)
-        return io.TextIOWrapper(stream, encoding=self.encoding, newline=newline)
+        register_mixed()
+        stream = self.open_binary()
+        if self.decoding.has_nuls:
+            stream = cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _WithoutNuls(stream)), CHUNK))
+        return io.TextIOWrapper(stream, encoding=self.encoding, errors=self.decoding.errors, newline=newline)
+
+    def lines(self, newline: str | None = None) -> Iterator[tuple[int, str]]:
+        """Lines with their number from 1; one longer than :data:`LONGEST_LINE` is handed out cut."""
+        with self.open_text(newline) as text:
+            number = 0
+            while line := text.readline(LONGEST_LINE):
+                number += 1
+                while len(line) >= LONGEST_LINE and not line.endswith("\n"):
+                    more = text.readline(LONGEST_LINE)
+                    if len(more) < LONGEST_LINE or more.endswith("\n"):
+                        break
+                yield number, line
 
 
 def find(sources: Sequence[Path]) -> list[Found]:
@@ -110,28 +155,67 @@ def find(sources: Sequence[Path]) -> list[Found]:
 
 
 def open_file(path: Path, name: str, *, beginning_only: bool = False) -> InputFile:
-    """Find out how a file decodes: byte order mark, else UTF-8, else inferred from its bytes.
+    """Find out what a file is made of, and how it decodes.
 
-    Reads all of it once, or only the start when ``beginning_only`` (for a preview). Raises
-    :class:`UnreadableFile` for an empty, binary, damaged or undecodable file.
+    Reads all of it once, or only the start when ``beginning_only`` (to recognise its format). Raises
+    :class:`UnreadableFile` for an empty, damaged or undecodable file, and binary ones that no reader knows.
     """
     try:
         with open(path, "rb") as handle:
             head = handle.read(16)
-        gzipped = head.startswith(b"\x1f\x8b")
-        with _open_binary(path, gzipped) as stream:
+        if magic := _binary_format(path, head, name):
+            return InputFile(path, name, magic=magic)
+        compression = compression_of(head)
+        with open_compressed(path, compression) as stream:
             beginning = stream.read(4 * SAMPLE_CHARS)
             more = bool(stream.read(1))
-        encoding, guessed = _encoding(path, name, gzipped, beginning, more and beginning_only)
-        with io.TextIOWrapper(_open_binary(path, gzipped), encoding=encoding, newline="") as text:
+        _refuse_binary(beginning, name)
+
+        def again() -> BinaryIO:
+            return open_compressed(path, compression)
+
+        decoding = find_decoding(again, beginning, beginning_only=more and beginning_only)
+        if isinstance(decoding, str):
+            raise UnreadableFile(decoding, where=name, fix="save it as UTF-8, or export it as text, CSV or JSON")
+        with InputFile(path, name, decoding, compression).open_text(newline="") as text:
             sample = text.read(SAMPLE_CHARS)
             whole = not text.read(1)
-    except (OSError, EOFError, zlib.error) as error:  # BadGzipFile is an OSError
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # BadGzipFile is an OSError
         reason = f"cannot be read: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
         raise UnreadableFile(reason, where=name, fix="check the file and its permissions, or remove it") from error
     if whole and not sample.strip():
         raise UnreadableFile("the file is empty", where=name, fix="remove it, or put text into it")
-    return InputFile(path, name, encoding, gzipped, sample, whole, guessed)
+    return InputFile(path, name, decoding, compression, "", sample, whole)
+
+
+def compression_of(head: bytes) -> str:
+    """What the first bytes of a file say: ``"gzip"``, ``"bzip2"``, ``"xz"`` or nothing."""
+    return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), "")
+
+
+def office_format(path: Path) -> str:
+    """What a zip file really is: ``"docx"``, ``"epub"``, ..., or empty: an archive of files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            if "mimetype" in names and archive.getinfo("mimetype").file_size < 200:
+                kind = archive.read("mimetype").decode("ascii", "replace").strip()
+                if kind == "application/epub+zip":
+                    return "epub"
+                last = kind.rpartition(".")[2]
+                return {"text": "odt", "spreadsheet": "ods", "presentation": "odp"}.get(last, "")
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error):
+        return ""
+    if "[Content_Types].xml" not in names:
+        return ""
+    parts = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
+    return next((kind for part, kind in parts.items() if any(name.startswith(part) for name in names)), "")
+
+
+def is_media(name: str, head: bytes = b"") -> bool:
+    """Whether a file is a picture, a sound, a film or a program by its name or first bytes: nothing to read in it."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in MEDIA_SUFFIXES or head.startswith(_MEDIA_MAGIC) or head[4:8] == b"ftyp"
 
 
 # ------------------------------------------------------------------------------------------------------- finding
@@ -139,20 +223,42 @@ def open_file(path: Path, name: str, *, beginning_only: bool = False) -> InputFi
 
 def _walk(folder: Path, prefix: str) -> Iterator[Found]:
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        name = prefix + path.name
+        name = prefix + os.fsencode(path.name).decode("utf-8", "backslashreplace")  # any bytes make a name on disk
         if path.name.startswith("."):
-            yield Found(path, name, "hidden")
+            yield Found(path, name, "hidden", "hidden")
+        elif path.is_symlink():  # it may lead out of the folder, or back to where we are
+            yield Found(path, name, "a link" if path.exists() else "a broken link")
         elif path.is_dir():
-            if path.is_symlink():
-                yield Found(path, name, "a link to a folder")  # may lead back to where we are
-            elif not os.access(path, os.R_OK | os.X_OK):
+            if not os.access(path, os.R_OK | os.X_OK):
                 yield Found(path, name, "no permission to look into the folder")
             else:
                 yield from _walk(path, f"{name}/")
         elif path.is_file():
-            yield Found(path, name)
+            media = is_media(path.name)
+            yield Found(path, name, "media" if media else "", "media" if media else "special")
         else:
-            yield Found(path, name, "a broken link" if path.is_symlink() else "not a regular file")
+            yield Found(path, name, "not a regular file")
+
+
+def _binary_format(path: Path, head: bytes, name: str) -> str:
+    if head.startswith(b"PK\x03\x04"):
+        if kind := office_format(path):
+            return kind
+        raise UnreadableFile("this zip archive cannot be unpacked", where=name, fix="unpack it yourself, or remove it")
+    if head.startswith(b"PK\x05\x06"):
+        raise UnreadableFile("the archive is empty", where=name, fix="remove it")
+    return next((kind for magic, kind in _BINARY_FORMATS.items() if head.startswith(magic)), "")
+
+
+def _refuse_binary(beginning: bytes, name: str) -> None:
+    for magic, what in _MAGIC.items():
+        if beginning.startswith(magic):
+            raise UnreadableFile(f"this is {what}, not text", where=name, fix="save or export it as text, CSV or JSON")
+    if is_media("", beginning[:16]):
+        raise UnreadableFile("this is a picture, a sound or a film, not text", where=name, fix="remove it")
+
+
+# ------------------------------------------------------------------------------------------------------- opening
 
 
 class _Counted(io.FileIO):
@@ -168,12 +274,45 @@ class _Counted(io.FileIO):
         return count or 0
 
 
-def _open_binary(path: Path, gzipped: bool, on_bytes: Callable[[int], None] | None = None) -> BinaryIO:
-    raw = _Counted(path, on_bytes) if on_bytes else io.FileIO(path, "rb")
-    buffered = io.BufferedReader(raw, CHUNK)
-    if not gzipped:
-        return buffered
-    return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _Unzipped(buffered)), CHUNK))
+class _WithoutNuls(io.RawIOBase):
+    """A stream in which bytes of zero are spaces: damage, which no text format holds."""
+
+    def __init__(self, below: BinaryIO) -> None:
+        self._below = below
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._below.read(len(buffer))
+        buffer[: len(data)] = data.replace(b"\0", b" ")
+        return len(data)
+
+    def close(self) -> None:
+        self._below.close()
+        super().close()
+
+
+class _Beginning(io.RawIOBase):
+    """The first bytes of a stream, up to the last whole line of them."""
+
+    def __init__(self, below: BinaryIO, most: int) -> None:
+        self._below, self._left = below, most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._below.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        if data and not self._left and self._below.read(1):
+            data = data[: data.rfind(b"\n") + 1]
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._below.close()
+        super().close()
 
 
 class _Unzipped(gzip.GzipFile):
@@ -188,97 +327,14 @@ class _Unzipped(gzip.GzipFile):
         self._below.close()
 
 
-# ------------------------------------------------------------------------------------------------------ decoding
-
-
-def _encoding(path: Path, name: str, gzipped: bool, beginning: bytes, beginning_only: bool) -> tuple[str, bool]:
-    """The encoding under which all bytes decode, and whether it was inferred."""
-    for magic, what in _MAGIC.items():
-        if beginning.startswith(magic):
-            raise UnreadableFile(f"this is {what}, not text", where=name, fix="save or export it as text, CSV or JSON")
-    marked = next((encoding for bom, encoding in _BOMS if beginning.startswith(bom)), None)
-    candidates = [(marked, False)] if marked else [("utf-8", False)]
-    if not marked and b"\0" in beginning:
-        wide = _utf16(beginning)
-        if not wide:
-            raise UnreadableFile("this is a binary file, not text", where=name, fix="export it as text, CSV or JSON")
-        candidates = [(wide, True)]
-    for encoding, guessed in candidates:
-        if _decodes(path, gzipped, encoding, beginning_only):
-            return encoding, guessed
-    if not marked:
-        inferred = _infer(_suspects(path, gzipped, beginning_only))
-        if inferred and _decodes(path, gzipped, inferred, beginning_only):
-            return inferred, True
-    reason = f"its bytes are not valid {marked or 'UTF-8'}, nor any other encoding that makes text of them"
-    raise UnreadableFile(reason, where=name, fix="save it as UTF-8")
-
-
-def _decodes(path: Path, gzipped: bool, encoding: str, beginning_only: bool) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    with _open_binary(path, gzipped) as stream:
-        try:
-            while chunk := stream.read(CHUNK):
-                if "\0" in decoder.decode(chunk):
-                    return False
-                if beginning_only:
-                    return True
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return False
-    return True
-
-
-def _utf16(beginning: bytes) -> str | None:
-    """UTF-16 without a mark: Western text has a zero in every second byte, always on the same side."""
-    even, odd = beginning[::2].count(0), beginning[1::2].count(0)
-    half = len(beginning) // 2
-    if odd > 0.4 * half and even < 0.05 * half:
-        return "utf-16-le"
-    if even > 0.4 * half and odd < 0.05 * half:
-        return "utf-16-be"
-    return None
-
-
-def _suspects(path: Path, gzipped: bool, beginning_only: bool, most: int = 65_536) -> bytes:
-    """Lines with bytes above 127: only they can tell one legacy encoding from another."""
-    kept, size = [], 0
-    with _open_binary(path, gzipped) as stream:
-        read = 0
-        while size < most and (line := stream.readline(CHUNK)):
-            read += len(line)
-            if not line.isascii():
-                kept.append(line[:8192])
-                size += len(kept[-1])
-            if beginning_only and read > CHUNK:
-                break
-    return b"".join(kept)
-
-
-# Letters and signs of Western European text. õ is left out: there Hungarian has its most frequent letter of its own.
-_WESTERN = frozenset("åäöéèüñçßæøáíóúâêîôûàìòùãëïÅÄÖÉÈÜÑÇÆØÁÍÓÚÂÊÎÔÀËÏ“”„‘’–—…•€£«»¿¡°§®©´·\xa0")
-
-_LEGACY = (
-    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "iso8859_2", "iso8859_7",
-    "iso8859_9", "koi8_r", "koi8_u", "cp932", "euc_jp", "iso2022_jp", "gb18030", "big5", "euc_kr", "cp949", "cp874",
-    "mac_roman", "cp850",
-)  # fmt: skip
-
-
-def _infer(sample: bytes) -> str | None:
-    """A legacy encoding for bytes that are not UTF-8: Windows-1252 where it makes sense, else by statistics."""
-    from charset_normalizer import from_bytes
-
-    try:
-        text = sample.decode("cp1252")  # what is called Latin-1 nearly always has Windows' quotes and dashes
-    except UnicodeDecodeError:
-        text = ""
-    foreign = [character for character in text if character > "\x7f"]
-    western = _WESTERN | {"õ"} if "ã" in text else _WESTERN  # Portuguese
-    known = sum(character in western for character in foreign)
-    if foreign and known >= 0.97 * len(foreign) and len(foreign) < 0.4 * len(text):
-        return "cp1252"  # statistics alone take short Swedish for Windows-1250
-    best = from_bytes(sample, cp_isolation=list(_LEGACY)).best()
-    if best is not None and best.encoding == "cp1252" and re.search("[a-z][³¹¿][a-z]", text):
-        return "cp1250"  # no Western word has these inside: they are Polish letters
-    return best.encoding if best is not None else None
+def open_compressed(path: Path, compression: str, on_bytes: Callable[[int], None] | None = None) -> BinaryIO:
+    """The decompressed bytes of a file; ``on_bytes`` is told how many of the compressed ones were taken."""
+    raw = _Counted(path, on_bytes) if on_bytes else io.FileIO(path, "rb")
+    buffered = io.BufferedReader(raw, CHUNK)
+    if compression == "gzip":
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _Unzipped(buffered)), CHUNK))
+    if compression == "bzip2":
+        return cast(BinaryIO, bz2.BZ2File(buffered))
+    if compression == "xz":
+        return cast(BinaryIO, lzma.LZMAFile(buffered))
+    return buffered

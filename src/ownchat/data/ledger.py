@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -118,6 +118,21 @@ class Ledger:
                 )
             else:
                 self.event(e.unit, e.id, cast(Event, e.fate), e.rule, count=e.count, detail=e.detail)
+
+    def books(self) -> dict[str, list[list[Any]]]:
+        """The counters as plain lists, for :meth:`absorb` in another process."""
+        counters = {"entered": self._entered, "fates": self._fates, "rules": self._rules}
+        return {name: [[key, count] for key, count in counter.items()] for name, counter in counters.items()}
+
+    def absorb(self, directory: Path, books: dict[str, list[list[Any]]]) -> None:
+        """Take over the rows and counts of a ledger that another process wrote; what entered as a file is left out."""
+        self._entered.update({unit: count for unit, count in books["entered"] if unit != "file"})
+        self._fates.update({(unit, fate): count for (unit, fate), count in books["fates"]})
+        self._rules.update({(unit, fate, rule): count for (unit, fate, rule), count in books["rules"]})
+        self._flush()
+        with pq.ParquetFile(directory / NAME) as file:
+            for batch in file.iter_batches():
+                self._writer.write_batch(batch)
 
     @property
     def totals(self) -> Totals:

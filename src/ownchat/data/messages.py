@@ -18,7 +18,12 @@ _ROLES = {
     "assistant": "assistant",
     "tool": "tool",
     "function": "tool",  # OpenAI's older name
+    "human": "user",
+    "model": "assistant",  # Gemini's name
+    "gpt": "assistant",
+    "ipython": "tool",  # Llama's name
 }
+_TEXT_PARTS = ("text", "input_text", "output_text")  # the last two in the Responses API
 
 
 def is_conversation(row: Mapping[str, Any]) -> bool:
@@ -35,21 +40,50 @@ def conversation(row: Mapping[str, Any], group: str, *, file: str, format: str, 
     >>> conversation(row, "", file="a.jsonl", format="jsonl", line=1)["messages"][1]["content"]
     'Hello'
     """
-    found = row["messages"]
-    where = f"line {line}: messages"
+    messages = messages_of(row["messages"], f"line {line}: messages", file)
+    return checked(messages, tools_of(row, file, line), group, file=file, format=format, line=line)
+
+
+def messages_of(found: Any, where: str, file: str) -> list[dict[str, Any]]:
+    """A list of OpenAI messages as rows of the record's schema.
+
+    Raises :class:`~ownchat.errors.DataError` with the place of what is not of this form.
+    """
     if not isinstance(found, list):
         raise _wrong(file, where, f"must be a list, not {_kind(found)}", 'write "messages": [{"role": ..., ...}]')
-    messages = [_message(item, f"{where}[{number}]", file) for number, item in enumerate(found)]
+    messages = []
+    for number, item in enumerate(found):
+        if type(item) is dict and len(item) == 2:  # nearly all of them: nothing but a role and a text
+            content = item.get("content")
+            role = item.get("role")
+            if type(content) is str and type(role) is str and role in _ROLES:
+                messages.append(message(_ROLES[role], content))
+                continue
+        messages.append(_message(item, f"{where}[{number}]", file))
+    return messages
+
+
+def checked(
+    messages: list[dict[str, Any]], tools: str | None, group: str, *, file: str, format: str, line: int,
+    offset: int | None = None, **fields: Any,
+) -> Record | Entry:  # fmt: skip
+    """The record of a conversation, or the reason why it trains nothing."""
     if not messages:
         return dropped(file, line, "empty")
-    replies = [item for item in messages if item["role"] == "assistant"]
-    if not any(item["content"].strip() or item["tool_calls"] for item in replies):
+    spoken = trained = False
+    for item in messages:
+        if item["role"] == "assistant":
+            spoken = spoken or bool(item["tool_calls"] or item["content"].strip())
+            trained = trained or item["weight"] != 0
+            if spoken and trained:
+                break
+    if not spoken:
         return dropped(file, line, "no assistant turn")
-    if all(item["weight"] == 0 for item in replies):
+    if not trained:
         return dropped(file, line, "no trained turn")
     return record(
-        "conversation", file=file, format=format, line=line, messages=messages, tools=_tools(row, file, line),
-        group=group or None,
+        "conversation", file=file, format=format, line=line, offset=offset, messages=messages, tools=tools,
+        group=group or None, **fields,
     )  # fmt: skip
 
 
@@ -57,9 +91,12 @@ def _message(item: Any, where: str, file: str) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise _wrong(file, where, f"must be an object, not {_kind(item)}", 'write {"role": ..., "content": ...}')
     role = item.get("role")
-    if role not in _ROLES:
-        fix = nearest(str(role), _ROLES) or f"roles are {', '.join(_ROLES)}"
-        raise _wrong(file, where, f"unknown role {json.dumps(role)}" if "role" in item else "has no role", fix)
+    if not isinstance(role, str) or role not in _ROLES:
+        known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
+        if known is None:
+            fix = nearest(str(role), _ROLES) or f"roles are {', '.join(_ROLES)}"
+            raise _wrong(file, where, f"unknown role {json.dumps(role)}" if "role" in item else "has no role", fix)
+        role = known
     calls = item.get("tool_calls")
     if calls is not None and not isinstance(calls, list):
         raise _wrong(file, f"{where}.tool_calls", f"must be a list, not {_kind(calls)}", "see OpenAI's chat format")
@@ -69,9 +106,12 @@ def _message(item: Any, where: str, file: str) -> dict[str, Any]:
     if weight not in (None, 0, 1):
         raise _wrong(file, f"{where}.weight", f"must be 0 or 1, not {json.dumps(weight)}", "1 trains the message")
     fields = {name: _optional(item.get(name), f"{where}.{name}", file) for name in ("name", "tool_call_id", "time")}
+    content = item.get("content")
+    if content is None and isinstance(item.get("refusal"), str):  # OpenAI's answers that decline
+        content = item["refusal"]
     return message(
         _ROLES[role],
-        _text(item.get("content"), f"{where}.content", file),
+        _text(content, f"{where}.content", file),
         tool_calls=_json(calls) if calls else None,
         weight=None if weight is None else int(weight),
         **fields,
@@ -88,8 +128,10 @@ def _text(content: Any, where: str, file: str) -> str:
         raise _wrong(file, where, f"must be text, not {_kind(content)}", "put it in quotation marks")
     texts = []
     for number, part in enumerate(content):
-        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        if isinstance(part, dict) and part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
+        elif isinstance(part, dict) and isinstance(part.get("refusal"), str):
+            texts.append(part["refusal"])
         elif isinstance(part, str):
             texts.append(part)
         else:
@@ -98,7 +140,8 @@ def _text(content: Any, where: str, file: str) -> str:
     return "\n".join(texts)
 
 
-def _tools(row: Mapping[str, Any], file: str, line: int) -> str | None:
+def tools_of(row: Mapping[str, Any], file: str, line: int) -> str | None:
+    """The tools of an object as JSON text: OpenAI's list, its older ``functions``, or JSON text of either."""
     tools = row.get("tools")
     if not tools and isinstance(row.get("functions"), list):
         tools = [{"type": "function", "function": function} for function in row["functions"]]
@@ -111,6 +154,10 @@ def _tools(row: Mapping[str, Any], file: str, line: int) -> str | None:
         return None
     if not isinstance(tools, list):
         raise _wrong(file, f"line {line}: tools", f"must be a list, not {_kind(tools)}", "see OpenAI's chat format")
+    bare = [isinstance(tool, dict) and "name" in tool and "function" not in tool for tool in tools]
+    if any(bare):  # a function without its wrapping
+        pairs = zip(tools, bare, strict=True)
+        tools = [{"type": "function", "function": tool} if alone else tool for tool, alone in pairs]
     return _json(tools)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,7 +16,8 @@ class Reading:
     """A file that was understood: in which way, and its rows, which stream.
 
     Each item of ``rows`` is a record or an entry of the ledger (a row that was dropped, something that was changed).
-    ``parent``: id of the one unit that all records are pieces of; it has a "split" entry among the rows.
+    ``parent``: id of the one unit that all records are pieces of; it has a "split" entry among the rows. Without it a
+    record's parent is its source file. ``entered`` is counted where messages are read, independently of their fates.
     """
 
     format: str
@@ -23,6 +25,8 @@ class Reading:
     rows: Iterable[Record | Entry]
     columns: dict[str, str] = field(default_factory=dict)
     parent: str = ""
+    notes: list[str] = field(default_factory=list)  # for people: who the assistant is and why, what was odd
+    entered: Counter[str] = field(default_factory=Counter)  # units beside rows that came in while reading: {"message": 9}
 
 
 def row_id(file: str, line: int) -> str:
@@ -33,6 +37,12 @@ def row_id(file: str, line: int) -> str:
 def dropped(file: str, line: int, rule: str) -> Entry:
     """The fate of a row that is not taken, with its place."""
     return Entry("row", row_id(file, line), "dropped", rule, parents=(file,), detail=f"{file}, line {line}")
+
+
+def unreadable(file: str, line: int, rule: str, detail: str = "") -> Entry:
+    """The fate of a row, or of a stretch of a file, that is damaged or not of its file's form, with its place."""
+    place = f"{file}, line {line}" + (f": {detail}" if detail else "")
+    return Entry("row", row_id(file, line), "unreadable", rule, parents=(file,), detail=place)
 
 
 def question_answer(

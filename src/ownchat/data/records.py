@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+_MESSAGES = pa.list_(MESSAGE)
 _EMPTY_MESSAGE = dict.fromkeys(field.name for field in MESSAGE)  # made once: it stands in every message
 Record = dict[str, Any]  # a row of SCHEMA as Python values
 
@@ -143,13 +145,40 @@ def read_records(directory: Path) -> Iterator[Record]:
         yield from batch.to_pylist()
 
 
-def batched(rows: Iterable[Record], size: int = 1024) -> Iterator[pa.RecordBatch]:
-    """Python rows to record batches of :data:`SCHEMA`."""
+def batched(rows: Iterable[Record], size: int = 1024, characters: int = 8_000_000) -> Iterator[pa.RecordBatch]:
+    """Python rows to record batches of :data:`SCHEMA`, of at most ``size`` rows and about ``characters`` of text."""
     held: list[Record] = []
+    held_characters = 0
     for row in rows:
         held.append(row)
-        if len(held) == size:
-            yield pa.RecordBatch.from_pylist(held, schema=SCHEMA)
-            held = []
+        held_characters += len(row["text"] or "")
+        for name in ("messages", "chosen", "rejected"):
+            if row[name]:
+                held_characters += sum([len(turn["content"]) for turn in row[name]])
+        if len(held) == size or held_characters > characters:
+            yield to_batch(held)
+            held, held_characters = [], 0
     if held:
-        yield pa.RecordBatch.from_pylist(held, schema=SCHEMA)
+        yield to_batch(held)
+
+
+def to_batch(rows: Sequence[Record]) -> pa.RecordBatch:
+    """Records as a batch of :data:`SCHEMA`, what ``RecordBatch.from_pylist`` gives in half the time."""
+    arrays = []
+    for field in SCHEMA:
+        values = [row[field.name] for row in rows]
+        arrays.append(_message_lists(values) if field.type == _MESSAGES else pa.array(values, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def _message_lists(values: Sequence[list[dict[str, Any]] | None]) -> pa.ListArray:
+    turns = [turn for value in values if value for turn in value]
+    columns = [pa.array(list(map(itemgetter(field.name), turns)), field.type) for field in MESSAGE]
+    offsets: list[int | None] = []
+    end = 0
+    for value in values:
+        offsets.append(None if value is None else end)  # no offset: there is no list
+        end += len(value or ())
+    return pa.ListArray.from_arrays(
+        pa.array([*offsets, end], pa.int32()), pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
+    )

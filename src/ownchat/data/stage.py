@@ -1,206 +1,118 @@
-"""Stage 1: files in, records and a ledger out. Also the preview, which shows how files would be understood."""
+"""Stage 1: files in, records and a ledger out."""
 
 from __future__ import annotations
 
+import shutil
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ownchat import artifacts
 from ownchat.artifacts import Report
 from ownchat.config import Config
+from ownchat.data.archives import expand
 from ownchat.data.columns import check_map
-from ownchat.data.files import Found, UnreadableFile, find, open_file
-from ownchat.data.ledger import Entry, Ledger
-from ownchat.data.readers import read
-from ownchat.data.reading import Reading
-from ownchat.data.records import Record, ShardWriter, batched, message
+from ownchat.data.files import find
+from ownchat.data.importing import Outcome
+from ownchat.data.ledger import Ledger
+from ownchat.data.plan import Plan, chunks, make_plan
+from ownchat.data.readers import check_formats
+from ownchat.data.records import shards
+from ownchat.data.workers import read_chunks
 from ownchat.errors import DataError, printable
-from ownchat.monitor.progress import Advance, console, progress
+from ownchat.monitor.progress import console, progress
 
 SECTIONS = ("data",)
+UNPACKED, PARTS = "unpacked.tmp", "parts.tmp"
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
     """Read every file under ``inputs`` (``{"source": path}``, or several of any names, in sorted order).
 
-    Writes shards, the ledger (units ``file`` and ``row``) and the manifest. Raises
-    :class:`~ownchat.errors.DataError` for a missing path, an empty folder, a single file that cannot be read, a row
-    that is not of its file's form, and when nothing that trains is found.
+    Writes shards, the ledger (units ``file``, ``row`` and, for chats and mail, ``message``) and the manifest. What is
+    damaged or of an unknown form is an entry of the ledger and a warning. Raises
+    :class:`~ownchat.errors.DataError` for a missing path, an empty folder, a single file that cannot be read, and
+    when nothing that trains is found.
     """
     sources = [path for _, path in sorted(inputs.items(), key=_input_order)]
     found = find(sources)
     check_map(config.data.map)
+    check_formats(config.data.format)
     key = artifacts.stage_key(config, SECTIONS, inputs)
     if (report := artifacts.completed(output, key)) is not None:
         return report
     start = artifacts.start_afresh(output)
-    total = sum(one.path.stat().st_size for one in found if not one.skipped and one.path.is_file())
-    files: list[dict[str, Any]] = []
-    first_problem: DataError | None = None
-    with (
-        Ledger(output) as ledger,
-        ShardWriter(output) as writer,
-        progress("import", total, "bytes") as advance,
-    ):
-        for one in found:
-            ledger.enter("file")
-            alone = len(found) == 1 and not sources[0].is_dir()
-            description, problem = _import_file(one, config, ledger, writer, advance, alone=alone)
-            first_problem = first_problem or problem
-            files.append(description)
-        if writer.rows == 0:
-            raise first_problem or DataError("there is nothing to read", where=str(sources[0]), fix=_NOTHING)
-    counts = {"files": len(files), "records": writer.rows}
+    with progress("look", None, "files") as looked:
+        plan = make_plan(expand(found, output / UNPACKED), config.data, looked)
+    if len(found) == 1 and not sources[0].is_dir() and plan.unreadable and not plan.archives:
+        raise plan.unreadable[0][1]
+    outcomes: list[Outcome] = []
+    records = 0
+    with Ledger(output) as ledger, progress("import", plan.size, "bytes") as advance:
+        ledger.enter("file", len(found))
+        files = _set_aside(plan, ledger)
+        for folder, made, books in read_chunks(chunks(plan), config.data, output / PARTS, advance):
+            ledger.absorb(folder, books)
+            records = _take_shards(folder, output, records)
+            for outcome in made:
+                outcomes.append(outcome)
+                for warning in outcome.warnings:
+                    _warn(warning)
+    shutil.rmtree(output / PARTS, ignore_errors=True)
+    shutil.rmtree(output / UNPACKED, ignore_errors=True)
+    files += [description for outcome in outcomes for description in outcome.files]
+    made_records = sum(description.get("records", 0) for description in files)
+    if made_records == 0:
+        raise _nothing(plan, outcomes, sources[0])
+    counts = {"files": len(files), "records": made_records}
     details = {"ledger": ledger.totals, "rules": ledger.rules, "files": files}
     report = Report("import", output, counts, details, time.monotonic() - start)
     return artifacts.commit(key, config, SECTIONS, report)
 
 
-def preview(config: Config, source: Path, rows: int = 3) -> list[dict[str, Any]]:
-    """How each file under ``source`` would be understood, with its first records; writes nothing.
-
-    Each item has ``file`` and either ``problem`` (why it would not be read) or ``format``, ``encoding``,
-    ``understood``, ``columns``, ``records`` (the first ``rows`` of them) and ``dropped`` (entries met on the way).
-    """
-    check_map(config.data.map)
-    described: list[dict[str, Any]] = []
-    for one in find([source]):
-        if one.skipped:
-            described.append({"file": one.name, "problem": one.skipped})
-            continue
-        try:
-            file = open_file(one.path, one.name, beginning_only=True)
-            reading = read(file, config.data)
-            first = list(islice(_with_system(reading, config.data.system), rows))
-        except (DataError, ValueError, EOFError, zlib.error, OSError) as error:  # whatever a beginning can hide
-            described.append({"file": one.name, "problem": str(error)})
-            continue
-        described.append(
-            {
-                "file": one.name,
-                "format": reading.format + (", gzip" if file.gzipped else ""),
-                "encoding": file.encoding,
-                "understood": reading.understood,
-                "columns": reading.columns,
-                "records": [item for item, _ in first if not isinstance(item, Entry)],
-                "dropped": [f"{item.rule} ({item.detail})" for item, _ in first if isinstance(item, Entry)],
-            }
-        )
-    return described
-
-
 # ----------------------------------------------------------------------------------------------------------------
 
-_NOTHING = "give a file or a folder with CSV, JSON Lines, JSON, text or Markdown files"
+_NOTHING = "give a file or a folder with chats, mail, tickets, reviews, documents, or training files (docs/data.md)"
 
 
-def _import_file(
-    one: Found, config: Config, ledger: Ledger, writer: ShardWriter, advance: Advance, *, alone: bool
-) -> tuple[dict[str, Any], DataError | None]:
-    """Read one file into shards and ledger; what it was, and what stood in the way of using it."""
-    if one.skipped:
-        rule = "hidden" if one.skipped == "hidden" else "special"
-        ledger.fate("file", one.name, "dropped", rule, detail=one.skipped)
-        if rule != "hidden":
+def _set_aside(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
+    """Books and warnings for what is not read; archives give way to their members."""
+    files: list[dict[str, Any]] = []
+    media = 0
+    for archive in plan.archives:
+        ledger.fate("file", archive.name, "split", "unpacked", makes=archive.members)
+    for one in plan.skipped:
+        ledger.fate("file", one.name, "dropped", one.rule, detail=one.skipped)
+        media += one.rule == "media"
+        if one.rule not in ("hidden", "media"):
             _warn(f"not read: {one.name}: {one.skipped}")
-        return {"file": one.name, "format": None, "understood as": f"not read: {one.skipped}", "records": 0}, None
-    try:
-        file = replace(open_file(one.path, one.name), on_bytes=_advance_to(one.path.stat().st_size, advance))
-        reading = read(file, config.data)
-    except UnreadableFile as error:
-        if alone:
-            raise
-        ledger.fate("file", one.name, "unreadable", "unreadable file", detail=error.what)
+        files.append({"file": one.name, "format": None, "understood as": f"not read: {one.skipped}", "records": 0})
+    if media:
+        _warn(f"not read: {media:,} files of pictures, sound, film or programs")
+    for name, error in plan.unreadable:
+        ledger.fate("file", name, "unreadable", "unreadable file", detail=error.what)
         _warn(f"not read: {error}")
-        return {"file": one.name, "format": None, "understood as": f"not read: {error.what}", "records": 0}, error
-    if file.guessed:
-        ledger.event("file", one.name, "changed", f"decoded as {file.encoding}")
-    counter = _Counter(one.name, reading, ledger)
-    for batch in batched(counter.records(config.data.system)):
-        writer.write(batch)
-        for id in batch.column("id").to_pylist():
-            ledger.fate("row", id, "kept", "import", parents=(reading.parent or one.name,))
-    ledger.fate("file", one.name, "kept", f"read as {reading.format}", detail=reading.understood)
-    if counter.with_system:
-        ledger.event("row", one.name, "changed", "system prompt added", count=counter.with_system)
-    problem = None
-    if counter.records_made == 0:
-        problem = _no_record(one.name, counter.first_dropped)
-        if not alone:
-            _warn(str(problem))
-    description = {
-        "file": one.name,
-        "format": reading.format,
-        "encoding": file.encoding,
-        "columns": reading.columns,
-        "understood as": reading.understood,
-        "rows": counter.rows,
-        "records": counter.records_made,
-    }
-    return description, problem
+        files.append({"file": name, "format": None, "understood as": f"not read: {error.what}", "records": 0})
+    return files
 
 
-class _Counter:
-    """Passes a file's records on, and enters its rows and their entries into the books."""
-
-    def __init__(self, name: str, reading: Reading, ledger: Ledger) -> None:
-        self.name, self.reading, self.ledger = name, reading, ledger
-        self.rows = self.records_made = self.with_system = 0
-        self.first_dropped: Entry | None = None
-
-    def records(self, system: str | None) -> Iterator[Record]:
-        for item, with_system in _with_system(self.reading, system):
-            if isinstance(item, Entry):
-                if item.fate != "changed":
-                    self._enter()
-                if item.fate == "dropped" and self.first_dropped is None:
-                    self.first_dropped = item
-                self.ledger.add([item])
-                continue
-            if not self.reading.parent:  # pieces enter through the split that makes them
-                self._enter()
-            self.records_made += 1
-            self.with_system += with_system
-            yield item
-
-    def _enter(self) -> None:
-        self.rows += 1
-        self.ledger.enter("row")
+def _take_shards(folder: Path, output: Path, number: int) -> int:
+    """Move a chunk's shards behind those that are there; the number of the next one."""
+    for shard in shards(folder):
+        shard.rename(output / f"{number:05d}.parquet")
+        number += 1
+    shutil.rmtree(folder)
+    return number
 
 
-def _with_system(reading: Reading, system: str | None) -> Iterator[tuple[Record | Entry, bool]]:
-    """Rows, with the system message put before conversations that have none (their ids stay), and whether it was."""
-    for item in reading.rows:
-        add = (
-            bool(system)
-            and not isinstance(item, Entry)
-            and item["kind"] == "conversation"
-            and all(turn["role"] != "system" for turn in item["messages"])
-        )
-        if add:
-            assert not isinstance(item, Entry)
-            item["messages"] = [message("system", str(system)), *item["messages"]]
-        yield item, add
-
-
-def _no_record(name: str, first: Entry | None) -> DataError:
-    if first is None:
-        return DataError("the file has no rows", where=name, fix="put at least one row under the header")
-    place = first.detail.rpartition(", ")[2] or "line 1"
-    fixes = {
-        "no answer": "fill the answer's column, or say which one it is: --map answer=COLUMN",
-        "no question": "fill the question's column, or say which one it is: --map question=COLUMN",
-        "no assistant turn": 'add a message with "role": "assistant": it is what the model learns',
-        "no trained turn": 'give at least one assistant message "weight": 1',
-    }
-    return DataError(
-        f"no row can be used; the first is {place}: {first.rule}", where=name, fix=fixes.get(first.rule, "")
-    )
+def _nothing(plan: Plan, outcomes: Sequence[Outcome], source: Path) -> DataError:
+    if plan.unreadable:
+        return plan.unreadable[0][1]
+    for outcome in outcomes:
+        if outcome.problem:
+            return DataError(**outcome.problem)
+    return DataError("there is nothing to read", where=str(source), fix=_NOTHING)
 
 
 def _warn(text: str) -> None:
@@ -211,17 +123,3 @@ def _input_order(item: tuple[str, Path]) -> tuple[str, int]:
     """source-2 comes before source-10."""
     stem, _, number = item[0].rpartition("-")
     return (stem, int(number)) if number.isdigit() else (item[0], -1)
-
-
-def _advance_to(size: int, advance: Advance) -> Callable[[int], None]:
-    """Advance by bytes read, at most by the file's size: a reader may look at the beginning twice."""
-    seen = 0
-
-    def on_bytes(count: int) -> None:
-        nonlocal seen
-        count = min(count, size - seen)
-        seen += count
-        if count:
-            advance(count)
-
-    return on_bytes

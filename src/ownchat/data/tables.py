@@ -9,19 +9,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from ownchat.config import DataConfig
-from ownchat.data.columns import choose, is_header, is_named
-from ownchat.data.files import InputFile
+from ownchat.data.columns import is_header, is_named
+from ownchat.data.datasets.plain import understand
+from ownchat.data.files import InputFile, UnreadableFile
 from ownchat.data.ledger import Entry
-from ownchat.data.reading import Reading, dropped
+from ownchat.data.reading import Reading, dropped, unreadable
 from ownchat.data.records import Record
-from ownchat.errors import DataError
 
 DELIMITERS = ",;\t|"
 LOOK_ROWS = 200
 LARGEST_CELL = 16_000_000  # characters: a longer one is a quote that was never closed
+MOST_RESTARTS = 100  # quotes that never close, each of which was read to the end of the file
 
 
 @dataclass(frozen=True)
@@ -40,44 +41,59 @@ class Dialect:
         )  # fmt: skip
 
 
-Rows = Iterator[tuple[int, list[str]]]  # (line where the row starts, cells)
+class _Row(NamedTuple):
+    line: int  # where the row starts
+    cells: list[str]
+    problem: str = ""  # why the line is no row
 
 
 def read_table(file: InputFile, data: DataConfig) -> Reading:
-    """A table of questions and answers (or of texts, where ``data.map`` has ``text``), row by row.
+    """A table of questions and answers, rated or labelled texts, or of texts (``data.map`` has ``text``), row by row.
 
-    Raises :class:`~ownchat.data.files.UnreadableFile` when no column can be an answer, and
-    :class:`~ownchat.errors.DataError` for a row with more cells than the header and for a quote that is never closed.
+    Raises :class:`~ownchat.data.files.UnreadableFile` when no column can be an answer.
     """
     dialect = sniff(file)
     rows = _rows(file, dialect)
     first = list(islice(rows, LOOK_ROWS))
-    filled = [cells for _, cells in first if any(cell.strip() for cell in cells)]
+    filled = [row.cells for row in first if any(cell.strip() for cell in row.cells)]
+    if not filled:
+        problem = next((row.problem for row in first if row.problem), "there is no row in it")
+        raise UnreadableFile(f"this is no table: {problem}", where=file.name, fix="save it again as CSV")
     header = _has_header(filled, data.map)
     names = _names(filled[0]) if header else [f"column {i + 1}" for i in range(max(map(len, filled)))]
     sample = [dict(zip(names, cells, strict=False)) for cells in filled[header:]]
-    columns = choose(names, sample, data.map, where=file.name)
+    columns = understand(names, sample, data, where=file.name, all_rows=_values(_rows(file, dialect), names, header))
     format = "tsv" if dialect.delimiter == "\t" else "csv"
 
     def records() -> Iterator[Record | Entry]:
         skip_header = header
-        for line, cells in chain(first, rows):
-            if not any(cell.strip() for cell in cells):
+        for line, cells, problem in chain(first, rows):
+            if problem:
+                yield unreadable(file.name, line, "a damaged row", problem)
+            elif not any(cell.strip() for cell in cells):
                 yield dropped(file.name, line, "empty")
             elif skip_header:
                 skip_header = False
             elif any(cell.strip() for cell in cells[len(names) :]):
-                raise DataError(
-                    f"line {line}: {len(cells)} cells, but there are {len(names)} columns",
-                    where=file.name,
-                    fix=f'put quotation marks around a cell that has a "{_shown(dialect.delimiter)}" in it',
-                )
+                what = f"{len(cells)} cells, but there are {len(names)} columns"
+                what += f' (a cell that has a "{_shown(dialect.delimiter)}" in it needs quotation marks)'
+                yield unreadable(file.name, line, "too many cells", what)
             else:
                 values = dict(zip(names, cells, strict=False))
-                yield columns.row(values, file=file.name, format=format, line=line)
+                yield from columns.rows(values, file=file.name, format=format, line=line)
+        yield from columns.rest()
 
     understood = columns.understood(names) + ("" if header else "; no header row")
     return Reading(format, understood, records(), columns.named())
+
+
+def recognise_table(file: InputFile) -> float:
+    """How surely a file is a table of questions and answers, or of texts."""
+    if file.suffix in (".csv", ".tsv", ".tab"):
+        return 0.5
+    if file.suffix in (".md", ".markdown", ".json", ".jsonl", ".ndjson") or file.magic:
+        return 0.0
+    return 0.4 if looks_like_table(file) else 0.0
 
 
 def looks_like_table(file: InputFile) -> bool:
@@ -117,32 +133,46 @@ def _sample_rows(file: InputFile, dialect: Dialect) -> list[list[str]]:
     return [cells for cells in rows if any(cell.strip() for cell in cells)]
 
 
-def _rows(file: InputFile, dialect: Dialect) -> Rows:
-    taken, ended = 0, False
+def _rows(file: InputFile, dialect: Dialect) -> Iterator[_Row]:
+    """The rows of a table. Where a quotation mark is never closed, its row is a problem and the next line a row."""
+    start = 1
+    for _ in range(MOST_RESTARTS):
+        taken, ended = start - 1, False
 
-    def lines() -> Iterator[str]:
-        nonlocal taken, ended
-        with file.open_text(newline="") as text:
-            for line in text:
-                taken += 1
-                yield line
-        ended = True
+        def lines(first: int) -> Iterator[str]:
+            nonlocal taken, ended
+            with file.open_text(newline="") as text:
+                for line in islice(text, first - 1, None):
+                    taken += 1
+                    yield line
+            ended = True
 
-    reader, start = dialect.reader(lines()), 1
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            what = f"line {start}: a row is not readable: {error}"
-            raise DataError(what, where=file.name, fix="look for a quotation mark that is never closed") from error
-        if cells is None:
-            return
-        if ended:  # the reader looked for more lines although the row had begun
-            what = f"line {start}: a quotation mark opens here and is never closed"
-            raise DataError(what, where=file.name, fix='close it (inside a quoted cell, "" stands for one)')
-        if not (start == 1 and re.fullmatch(r"sep=.", "".join(cells) + dialect.delimiter)):  # Excel's own remark
-            yield start, cells
-        start = taken + 1
+        reader, problem = dialect.reader(lines(start)), ""
+        while not problem:
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                problem = f"a row is not readable: {error}"
+                break
+            if cells is None:
+                return
+            if ended:  # the reader looked for more lines although the row had begun
+                problem = 'a quotation mark opens here and is never closed (inside a quoted cell, "" stands for one)'
+            elif not (start == 1 and re.fullmatch(r"sep=.", "".join(cells) + dialect.delimiter)):  # Excel's own remark
+                yield _Row(start, cells)
+            if not problem:
+                start = taken + 1
+        yield _Row(start, [], problem)
+        start += 1
+    yield _Row(start, [], f"the rest is not read: more than {MOST_RESTARTS} rows have quotation marks that never close")
+
+
+def _values(rows: Iterator[_Row], names: Sequence[str], header: bool) -> Iterator[dict[str, str]]:
+    for row in rows:
+        if any(cell.strip() for cell in row.cells):
+            if not header:
+                yield dict(zip(names, row.cells, strict=False))
+            header = False
 
 
 def _has_header(filled: Sequence[Sequence[str]], mapping: dict[str, str]) -> bool:
@@ -154,7 +184,8 @@ def _has_header(filled: Sequence[Sequence[str]], mapping: dict[str, str]) -> boo
         return True
     if any(re.fullmatch(r"column \d+", name) for name in mapping.values()):
         return False
-    words = all(re.fullmatch(r"[^\W\d][\w .\-/#()]{0,39}", cell) and len(cell.split()) <= 4 for cell in first)
+    named = first[1:] if len(first) > 2 and not first[0] else first  # a table's own numbers have no name
+    words = all(re.fullmatch(r"[^\W\d][\w .\-/#()]{0,39}", cell) and len(cell.split()) <= 4 for cell in named)
     if not words or len(set(first)) < len(first) or len(filled) == 1 or is_header(first):
         return words and len(set(first)) == len(first)
     lengths = [sum(len(cells[i]) for cells in filled[1:] if i < len(cells)) for i in range(len(first))]

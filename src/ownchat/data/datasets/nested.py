@@ -1,0 +1,150 @@
+"""JSON whose top is neither a row nor a list of rows: lists of labelled texts, and handbooks kept as nested objects.
+
+- ``{"train": [["text", "label"], ...], "test": [...]}`` or one such list (CLINC150)
+- objects inside objects with sentences in them (ABCD's guidelines): one document for each part of the top
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from ownchat.config import DataConfig
+from ownchat.data.columns import is_prose
+from ownchat.data.datasets.labels import FEWEST_ROWS, LONGEST_LABEL
+from ownchat.data.files import InputFile, UnreadableFile
+from ownchat.data.json_rows import read_rows
+from ownchat.data.json_stream import JsonRow, rows
+from ownchat.data.ledger import Entry
+from ownchat.data.reading import Reading, document
+from ownchat.data.records import Record
+
+LARGEST = 64_000_000  # characters of a handbook, which is held in memory
+_LOOK = 200
+_SHORT = 40  # characters: shorter texts are values beside their key
+
+
+def recognise_pairs(file: InputFile) -> float:
+    """How surely a file is lists of [text, label]."""
+    if file.magic or not file.sample.lstrip("\ufeff \t\r\n").startswith(("[", "{")):
+        return 0.0
+    return 0.0 if _pairs_at(file.outline) is None else 0.8
+
+
+def read_pairs(file: InputFile, data: DataConfig) -> Reading:
+    """Each pair is a row with the columns "text" and "label"; see :mod:`ownchat.data.datasets.labels`."""
+    path = _pairs_at(file.outline) or ()
+
+    def again() -> Iterator[JsonRow]:
+        for row in rows(file, *path):
+            if _is_pair(row.value):
+                yield row._replace(value={"text": row.value[0], "label": row.value[1]})
+            else:
+                yield row if row.problem else row._replace(value=None, problem="not a pair of text and label")
+
+    return read_rows(file.name, data, again, "json")
+
+
+def recognise_handbook(file: InputFile) -> float:
+    """How surely a file is one object of objects with sentences in them, and no list of rows."""
+    if file.magic or not file.sample.lstrip("\ufeff \t\r\n").startswith("{"):
+        return 0.0
+    found = file.outline
+    if not isinstance(found, dict) or not found or not all(isinstance(part, dict) for part in found.values()):
+        return 0.0
+    texts = list(_texts(found))
+    prose = sum(len(text) for text in texts if _is_sentence(text))
+    return 0.6 if prose > 0.5 * sum(map(len, texts)) and prose > 200 else 0.0
+
+
+def read_handbook(file: InputFile, data: DataConfig) -> Reading:
+    """One document for each key of the top, keys as headings. Raises UnreadableFile for what is damaged."""
+    with file.open_text() as stream:
+        text = stream.read(LARGEST + 1)
+    try:
+        if len(text) > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} characters in one object")
+        found = orjson.loads(text.lstrip("\ufeff").encode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        what = f"this is not JSON: {error}"
+        raise UnreadableFile(what, where=file.name, fix="correct it, or save it as JSON Lines") from error
+
+    def documents() -> Iterator[Record | Entry]:
+        place, line = 0, 1
+        for key, value in found.items():
+            start = max(text.find(json.dumps(key, ensure_ascii=False), place), place)
+            line += text.count("\n", place, start)
+            place = start
+            written = "\n".join([f"# {key}", "", *_written(value, 2)])
+            yield document(written.strip() + "\n", "", file=file.name, format="handbook", line=line)
+
+    return Reading("handbook", f"one object of {len(found)} parts with sentences in them: documents", documents())
+
+
+# ----------------------------------------------------------------------------------------------------------------
+
+
+def _pairs_at(outline: Any) -> tuple[str, ...] | None:
+    if isinstance(outline, list):
+        return () if _are_pairs(outline) else None
+    if isinstance(outline, dict) and outline:
+        values = [value for value in outline.values() if value != []]
+        if values and all(isinstance(value, list) and all(map(_is_pair, value[:_LOOK])) for value in values):
+            return ("*",) if all(map(_are_pairs, values[:1])) else None
+    return None
+
+
+def _are_pairs(found: list[Any]) -> bool:
+    pairs = found[:_LOOK]
+    if len(pairs) < FEWEST_ROWS or not all(map(_is_pair, pairs)):
+        return False
+    labels = [label for _, label in pairs]
+    return len(set(labels)) * 2 <= len(labels) and is_prose([text for text, _ in pairs])
+
+
+def _is_pair(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(part, str) for part in value):
+        return False
+    return len(value[1]) <= LONGEST_LABEL
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _is_sentence(text: str) -> bool:
+    return len(text) > 20 and text.count(" ") >= 3
+
+
+def _written(value: Any, depth: int) -> Iterator[str]:
+    """A value as lines of Markdown: keys are headings where much stands under them, else names before values."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if inner is None or inner == "" or inner == [] or inner == {}:
+                continue
+            if isinstance(inner, dict) or (isinstance(inner, list) and any(isinstance(one, dict) for one in inner)):
+                yield from ("", f"{'#' * min(depth, 6)} {key}", "")
+                yield from _written(inner, depth + 1)
+            elif isinstance(inner, list):
+                yield f"{key}:"
+                yield from _written(inner, depth)
+            elif isinstance(inner, str) and (len(inner) > _SHORT or _is_sentence(inner)):
+                yield from (inner.strip(), "")
+            else:
+                yield f"{key}: {inner}"
+    elif isinstance(value, list):
+        for inner in value:
+            if isinstance(inner, dict | list):
+                yield from _written(inner, depth)
+                yield ""
+            elif inner is not None:
+                yield f"- {inner}"
+    elif value is not None:
+        yield f"{value}"

@@ -1,0 +1,276 @@
+"""Texts with a rating: reviews of products, and answers that were rated.
+
+``data.reviews: pairs`` makes instructions of them ("Write a review of ... with 2 of 5 stars." and the review), the
+rating beside. ``preferences`` puts the better beside the worse text of one prompt or product; what has no
+counterpart is a judged answer by its rating: the upper third desirable, the lower third not, the middle dropped.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ownchat.config import DataConfig
+from ownchat.data.columns import Columns, is_prose
+from ownchat.data.datasets.preferences import EQUAL, TIE, number
+from ownchat.data.ledger import Entry
+from ownchat.data.reading import dropped, question_answer, row_id
+from ownchat.data.records import Record, message, record
+
+_RATINGS = (
+    "rating ratings stars star_rating overall overall_rating review_score review_rating review_stars score rate "
+    "grade note bewertung sterne betyg"
+)
+_TEXTS = (
+    "review_text reviewtext review_body reviewbody review_content review text body content comment comments "
+    "review_comment_message feedback reviews_text"
+)
+_TITLES = "review_title review_headline summary title headline subject reviews_title"
+_PRODUCTS = (
+    "product_title product_name product item_name item business_name restaurant hotel_name hotel movie_title "
+    "movie book_title book app_name app name company"
+)
+_KEYS = "product_id asin parent_asin item_id business_id hotel_id movie_id book_id app_id productid"
+_OUT_OF = re.compile(r"(-?\d+(?:[.,]\d+)?)\s*(?:/|of|out of|von|av|sur|de)\s*(\d+)", re.IGNORECASE)
+_FIRST_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")
+_THUMBS = {
+    "thumbs up": 1.0, "up": 1.0, "positive": 1.0, "true": 1.0, "👍": 1.0,
+    "thumbs down": 0.0, "down": 0.0, "negative": 0.0, "false": 0.0, "👎": 0.0,
+}  # fmt: skip
+MOST_HELD = 50_000  # rows without a counterpart; the oldest is let go
+
+_REQUESTS = (
+    "Write a review{of}{title}{rated}.",
+    "Please write a customer review{of}{title}{rated}.",
+    "How would a customer review{it}{title}{rated}?",
+    "Give your opinion{on}{title}{rated}.",
+)
+
+
+def rate(value: str) -> float | None:
+    """The number of a rating; None for what is none.
+
+    >>> rate("4.5"), rate("4 out of 5"), rate("★★★☆☆"), rate("thumbs up"), rate("n/a")
+    (4.5, 4.0, 3.0, 1.0, None)
+    """
+    text = value.strip()
+    if (found := number(text)) is not None:
+        return found
+    if "★" in text or "⭐" in text:
+        return float(text.count("★") + text.count("⭐"))
+    if text.lower() in _THUMBS:
+        return _THUMBS[text.lower()]
+    match = _OUT_OF.search(text) or (_FIRST_NUMBER.match(text) if len(text) < 16 else None)
+    return number(match[(match.lastindex and 1) or 0].replace(",", ".")) if match else None
+
+
+def find_ratings(
+    names: Sequence[str], sample: Sequence[Mapping[str, str]], columns: Columns | None, data: DataConfig,
+    all_rows: Iterable[Mapping[str, str]],
+) -> Rated | None:  # fmt: skip
+    """The columns of rated texts, or None. ``columns``: question and answer, where their names tell."""
+    rating = next((name for name in _named(_RATINGS, names) if _is_rating(name, sample)), "")
+    if not rating:
+        return None
+    if columns is None:
+        texts = [name for name in _named(_TEXTS, names) if is_prose([row.get(name, "") for row in sample])]
+        if not texts:
+            return None
+        text = texts[0]
+        title = next((name for name in _named(_TITLES, names) if name != text), "")
+        product = next((name for name in _named(_PRODUCTS, names) if name not in (text, title)), "")
+        key = next(_named(_KEYS, names), product)
+    else:
+        text, title, product, key = columns.answer, "", "", ""
+    found = [score for row in (all_rows or sample) if (score := rate(row.get(rating, ""))) is not None]
+    low, high = scale(min(found), max(found)) if found else (1.0, 5.0)
+    return Rated(text, rating, title, product, key, columns, low, high, data.reviews == "preferences")
+
+
+def scale(least: float, most: float) -> tuple[float, float]:
+    """The ends of the scale that ratings are on, from the least and the most seen.
+
+    >>> scale(2, 5), scale(1, 9), scale(0, 1), scale(0, 4)
+    ((1.0, 5.0), (1.0, 10.0), (0.0, 1.0), (0.0, 5.0))
+    """
+    if least < 0:
+        end = max(-least, most)
+        return -end, end
+    top = next((top for top in (1.0, 5.0, 10.0, 20.0, 100.0) if most <= top), most)
+    if top == 1.0 and least == 1.0:
+        return 1.0, 5.0  # nothing but ones: stars, not thumbs
+    return (0.0 if least < 1 or top in (1.0, 100.0) else 1.0), top
+
+
+@dataclass
+class Rated:
+    """One column of texts, one of ratings."""
+
+    text: str
+    rating: str
+    title: str
+    product: str
+    key: str
+    columns: Columns | None
+    low: float
+    high: float
+    pairing: bool
+    _held: dict[str, list[_Held]] = field(default_factory=dict)
+    _count: int = 0
+
+    def rows(self, values: Mapping[str, str], *, file: str, format: str, line: int) -> Iterable[Record | Entry]:
+        score = rate(values.get(self.rating, ""))
+        if self.pairing:
+            return self._pair(values, score, file, format, line)
+        if self.columns is not None:
+            made = self.columns.row(values, file=file, format=format, line=line)
+        else:
+            text = values.get(self.text, "")
+            request = self.request(values, score) if text.strip() else ""
+            made = question_answer(request, text, "", "", file=file, format=format, line=line)
+        if not isinstance(made, Entry):
+            made["rating"] = score
+        return (made,)
+
+    def request(self, values: Mapping[str, str], score: float | None) -> str:
+        """The instruction that a review answers; which of several wordings depends on the text alone."""
+        product, title = values.get(self.product, "").strip(), values.get(self.title, "").strip()
+        number = zlib.crc32(values.get(self.text, "").encode("utf-8", "replace"))
+        return _REQUESTS[number % len(_REQUESTS)].format(
+            of=f" of {product}" if product else "",
+            it=f" {product}" if product else " it",
+            on=f" on {product}" if product else "",
+            title=f' with the title "{title.rstrip(".")}"' if title else "",
+            rated=self._stars(score),
+        )
+
+    def rest(self) -> Iterable[Record | Entry]:
+        for held in self._held.values():
+            for one in held:
+                yield self._alone(one)
+        self._held.clear()
+        self._count = 0
+
+    def texts(self) -> Sequence[str]:
+        return (*self.columns.question, self.text) if self.columns else (self.text,)
+
+    def understood(self, names: Sequence[str]) -> str:
+        kind = "rated answers" if self.columns else "reviews"
+        parts = self.named()
+        text = ", ".join(f'{part} = "{name}"' for part, name in parts.items())
+        used = {*parts.values(), *(self.columns.question if self.columns else ())}
+        unused = ", ".join(name for name in names if name not in used)
+        made = "preferences" if self.pairing else "pairs"
+        text = f"{kind}, as {made}: {text}, from {self.low:g} to {self.high:g}"
+        return text + (f"; not used: {unused}" if unused else "")
+
+    def named(self) -> dict[str, str]:
+        parts = self.columns.named() if self.columns else {"review": self.text}
+        more = {"rating": self.rating, "title": self.title, "product": self.product or self.key}
+        return parts | {part: name for part, name in more.items() if name}
+
+    def _stars(self, score: float | None) -> str:
+        if score is None:
+            return ""
+        if (self.low, self.high) == (0.0, 1.0):
+            return ", in favour" if score >= 0.5 else ", against"
+        return f", {score:g} of {self.high:g} stars" if self.low >= 0 else f", rated {score:+g}"
+
+    # ------------------------------------------------------------------------------------------------ preferences
+
+    def _pair(
+        self, values: Mapping[str, str], score: float | None, file: str, format: str, line: int
+    ) -> Iterator[Record | Entry]:
+        made: Record | Entry
+        if self.columns is not None:
+            made = self.columns.row(values, file=file, format=format, line=line)
+            key = "" if isinstance(made, Entry) else "\0".join(m["content"] for m in made["messages"][:-1])
+        else:
+            made = question_answer(
+                self.request({**values, self.title: "", self.text: ""}, None), values.get(self.text, ""), "", "",
+                file=file, format=format, line=line,
+            )  # fmt: skip
+            key = values.get(self.key, "").strip()
+        if isinstance(made, Entry):
+            yield made
+        elif score is None:
+            yield dropped(file, line, "no rating")
+        else:
+            yield from self._match(_Held(made, score, line), key)
+
+    def _match(self, new: _Held, key: str) -> Iterator[Record | Entry]:
+        waiting = self._held.get(key, []) if key else []
+        other = max(waiting, key=lambda one: abs(one.score - new.score), default=None)
+        if other is not None and other.score != new.score:
+            waiting.remove(other)
+            self._count -= 1
+            if not waiting:
+                del self._held[key]
+            yield from _joined(*sorted((new, other), key=lambda one: -one.score))
+            return
+        new.tied = other is not None
+        for one in waiting:
+            one.tied = True
+        self._held.setdefault(key or f"\0{new.line}", []).append(new)
+        self._count += 1
+        if self._count > MOST_HELD:
+            oldest = next(iter(self._held))
+            for one in self._held.pop(oldest):
+                self._count -= 1
+                yield self._alone(one)
+
+    def _alone(self, one: _Held) -> Record | Entry:
+        """A text without counterpart, judged by its rating alone."""
+        source = one.made["source"]
+        if one.tied and self.columns is not None:
+            return dropped(source["file"], one.line, TIE)
+        share = (one.score - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        if 1 / 3 < share < 2 / 3:
+            return dropped(source["file"], one.line, "neither good nor bad")
+        return _remade(one, messages=one.made["messages"], desirable=share >= 2 / 3, rating=one.score)
+
+
+@dataclass
+class _Held:
+    made: Record
+    score: float
+    line: int
+    tied: bool = False
+
+
+def _joined(better: _Held, worse: _Held) -> Iterator[Record | Entry]:
+    """One record of two rows: the better one's, into which the worse one is merged."""
+    chosen, rejected = better.made["messages"][-1], worse.made["messages"][-1]
+    file = worse.made["source"]["file"]
+    if chosen["content"].strip() == rejected["content"].strip():
+        yield dropped(file, better.line, EQUAL)
+        yield dropped(file, worse.line, EQUAL)
+        return
+    yield _remade(
+        better, messages=better.made["messages"][:-1], chosen=[message("assistant", chosen["content"])],
+        rejected=[message("assistant", rejected["content"])], rating=better.score - worse.score,
+    )  # fmt: skip
+    detail = f"{file}, line {worse.line}: the rejected answer beside line {better.line}"
+    yield Entry("row", row_id(file, worse.line), "merged", "the worse one of a pair", parents=(file,), detail=detail)
+
+
+def _remade(one: _Held, **fields: Any) -> Record:
+    source = one.made["source"]
+    return record(
+        "preference", file=source["file"], format=source["format"], line=one.line, group=one.made["group"], **fields
+    )
+
+
+def _named(wanted: str, names: Sequence[str]) -> Iterator[str]:
+    plain = {re.sub(r"\W+", "_", name.strip().lower()).strip("_"): name for name in reversed(names)}
+    return (plain[name] for name in wanted.split() if name in plain)
+
+
+def _is_rating(name: str, sample: Sequence[Mapping[str, str]]) -> bool:
+    filled = [value for row in sample if (value := row.get(name, "").strip())]
+    scores = [rate(value) for value in filled]
+    good = [score for score in scores if score is not None]
+    return bool(good) and len(good) >= 0.9 * len(filled) and max(map(abs, good)) <= 100 and len(set(good)) <= 101

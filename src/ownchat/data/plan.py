@@ -1,0 +1,78 @@
+"""What stands in the sources, before anything is read: which files, of which format, and which belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ownchat.config import DataConfig
+from ownchat.data.files import Found, UnreadableFile, open_file
+from ownchat.data.readers import detect
+
+CHUNK_BYTES = 48_000_000  # files that one process reads at a time; a shard's order of magnitude
+
+
+@dataclass
+class Task:
+    """Files that are read as one: a single one, or all mails, or all days of a Slack export."""
+
+    format: str
+    files: list[tuple[Path, str]]  # (path, name)
+    size: int  # bytes on disk
+    confidence: float = 1.0
+
+
+@dataclass
+class Plan:
+    """The tasks in order of their first file, and what is not read."""
+
+    tasks: list[Task] = field(default_factory=list)
+    skipped: list[Found] = field(default_factory=list)
+    unreadable: list[tuple[str, UnreadableFile]] = field(default_factory=list)
+    archives: list[Found] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(task.size for task in self.tasks)
+
+
+def make_plan(found: Iterable[Found], data: DataConfig, on_file: Callable[[], None] = lambda: None) -> Plan:
+    """Look at the beginning of every file; files of a format that is read together become one task."""
+    plan = Plan()
+    together: dict[str, int] = {}  # format -> place of its task
+    for one in found:
+        on_file()
+        if one.skipped:
+            plan.skipped.append(one)
+        elif one.members:
+            plan.archives.append(one)
+        else:
+            try:
+                format, confidence = detect(open_file(one.path, one.name, beginning_only=True), data.format)
+            except UnreadableFile as error:
+                plan.unreadable.append((one.name, error))
+                continue
+            file, size = (one.path, one.name), one.path.stat().st_size
+            if format.together is not None and format.name in together:
+                task = plan.tasks[together[format.name]]
+                task.files.append(file)
+                task.size += size
+                task.confidence = min(task.confidence, confidence)
+                continue
+            together[format.name] = len(plan.tasks)
+            plan.tasks.append(Task(format.name, [file], size, confidence))
+    return plan
+
+
+def chunks(plan: Plan) -> list[list[Task]]:
+    """The tasks in order, cut into stretches of about :data:`CHUNK_BYTES`: they do not depend on the machine."""
+    made: list[list[Task]] = []
+    size = 0
+    for task in plan.tasks:
+        if not made or size + task.size > CHUNK_BYTES:
+            made.append([])
+            size = 0
+        made[-1].append(task)
+        size += task.size
+    return made
