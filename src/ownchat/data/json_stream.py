@@ -144,7 +144,9 @@ def _elements(stream: _Stream, path: tuple[str, ...], context: dict[str, Any], *
         except (ValueError, RecursionError) as error:
             if not rows_here:
                 raise
-            yield JsonRow(stream.line(error), None, _reason(error), (), context)
+            place = stream.line(error)
+            reason = _reason(error) if place == line else f"{_reason(error)}, in line {place}"
+            yield JsonRow(line, None, reason, (), context)
             if not stream.resume(shape):
                 stream.to_the_end()
                 return
@@ -218,8 +220,8 @@ class _Stream:
                 if inside or len(self.text) - self.position > LARGEST_VALUE or not self._fill():
                     raise
                 continue
-            if end == len(self.text) and self._fill():
-                continue  # a number may go on
+            if type(value) in (int, float) and end > len(self.text) - 4 and self._fill():
+                continue  # the number may go on: "0." is read as 0 and a stop
             start, self.position = self.position, end
             return _mended(value, self.text, start, end)
 
