@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from ownchat.data import json_stream
 from ownchat.data.files import open_file
-from ownchat.data.json_stream import outline, parse, rows
+from ownchat.data.json_outline import outline
+from ownchat.data.json_stream import parse, rows
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=12,

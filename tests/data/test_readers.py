@@ -53,7 +53,7 @@ def complaint(path, content, **data) -> str:
         ("a.json", '{"question": "a", "answer": "b"}\n{"question": "a", "answer": "b"}\n', "jsonl"),
         ("a.json", '{\n "rows": []\n}', "json"),
         ("a.txt", "Once, there was, a comma.\nAnd, then, another.\n", "text"),
-        ("a.md", "# Title\n\n[link](x)\n", "text"),
+        ("a.md", "# Title\n\n[link](x)\n", "markdown"),
         ("a.txt", "[Intro]\nla la la\n", "text"),
         ("a.txt", "{curly} words\n", "text"),
     ],

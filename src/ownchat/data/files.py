@@ -10,10 +10,11 @@ import gzip
 import io
 import lzma
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
@@ -76,7 +77,7 @@ class InputFile:
     decoding: Decoding = _TEXT
     compression: str = ""  # gzip | bzip2 | xz
     magic: str = ""  # pdf | docx | pptx | xlsx | epub | odt | ods | odp | parquet | arrow; empty: text
-    sample: str = ""  # its beginning, line ends as they stand
+    beginning: str | None = ""  # the sample; None: read again when asked for
     whole: bool = True  # the sample is all of it
     on_bytes: Callable[[int], None] | None = field(default=None, compare=False)
     most_bytes: int | None = None  # a preview reads no further; formats with a magic are always read whole
@@ -98,12 +99,30 @@ class InputFile:
             suffixes.pop()
         return suffixes[-1] if suffixes else ""
 
-    @cached_property
+    @property
+    def sample(self) -> str:
+        """Its first 256,000 characters, line ends as they stand; empty for a binary format."""
+        if self.beginning is not None:
+            return self.beginning
+        with self.open_text(newline="") as text:
+            return text.read(SAMPLE_CHARS)
+
+    @property
     def outline(self) -> Any:
-        """The JSON value of the beginning, closed where the sample cuts it; None: this is not JSON."""
-        from ownchat.data.json_stream import outline
+        """The JSON value of the sample, closed where it is cut; None: this is not JSON."""
+        from ownchat.data.json_outline import outline
+
+        return outline(self.sample, whole=self.whole) if self.beginning is None else self._outline
+
+    @cached_property
+    def _outline(self) -> Any:
+        from ownchat.data.json_outline import outline
 
         return outline(self.sample, whole=self.whole)
+
+    def without_sample(self) -> InputFile:
+        """The same file; its sample is read again each time it is asked for, for the sake of memory."""
+        return self if self.magic else replace(self, beginning=None)
 
     def open_binary(self) -> BinaryIO:
         """The bytes, decompressed."""
@@ -175,6 +194,8 @@ def open_file(path: Path, name: str, *, beginning_only: bool = False) -> InputFi
             return open_compressed(path, compression)
 
         decoding = find_decoding(again, beginning, beginning_only=more and beginning_only)
+        if isinstance(decoding, str) and _looks_like_mail(beginning):
+            decoding = Decoding("latin-1")
         if isinstance(decoding, str):
             raise UnreadableFile(decoding, where=name, fix="save it as UTF-8, or export it as text, CSV or JSON")
         with InputFile(path, name, decoding, compression).open_text(newline="") as text:
@@ -224,7 +245,7 @@ def is_media(name: str, head: bytes = b"") -> bool:
 def _walk(folder: Path, prefix: str) -> Iterator[Found]:
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         name = prefix + os.fsencode(path.name).decode("utf-8", "backslashreplace")  # any bytes make a name on disk
-        if path.name.startswith("."):
+        if path.name.startswith(".") and not _is_maildir(path):
             yield Found(path, name, "hidden", "hidden")
         elif path.is_symlink():  # it may lead out of the folder, or back to where we are
             yield Found(path, name, "a link" if path.exists() else "a broken link")
@@ -238,6 +259,17 @@ def _walk(folder: Path, prefix: str) -> Iterator[Found]:
             yield Found(path, name, "media" if media else "", "media" if media else "special")
         else:
             yield Found(path, name, "not a regular file")
+
+
+def _is_maildir(path: Path) -> bool:
+    """Whether a folder holds mail, one file each: mail programs call a folder inside another ".Sent"."""
+    return (path / "cur").is_dir() and (path / "new").is_dir()
+
+
+def _looks_like_mail(beginning: bytes) -> bool:
+    """Whether bytes are a mail: their charsets are said inside, each part its own."""
+    head = beginning[:4096]
+    return bool(re.match(rb"[A-Za-z-]+: |From ", head)) and bool(re.search(rb"^(From|Received): ", head, re.MULTILINE))
 
 
 def _binary_format(path: Path, head: bytes, name: str) -> str:

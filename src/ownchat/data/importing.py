@@ -41,6 +41,8 @@ def import_task(
     for path, name in task.files:
         try:
             opened = open_file(path, name)
+            if len(task.files) > 1:
+                opened = opened.without_sample()  # of thousands of mails: memory
             files.append(replace(opened, on_bytes=_up_to(path.stat().st_size, on_bytes)))
         except UnreadableFile as error:
             _unreadable(name, error, ledger, outcome)
@@ -119,7 +121,7 @@ def _import_reading(
         what = f"{count:,} rows are unreadable, the first" if count > 1 else "a row is unreadable"
         outcome.warnings.append(f"{what}: {first} (the others were read)")
         outcome.note(DataError(f"no row can be used; {first}", where=label, fix="correct the file"))
-    if counter.made == 0:
+    if counter.made == 0 and not reading.aside:
         problem = _no_record(label, counter.first_dropped, counter.first_unreadable)
         outcome.problem = None
         outcome.note(problem)

@@ -11,8 +11,8 @@ from ownchat.config import DataConfig
 from ownchat.data.columns import group_of
 from ownchat.data.datasets.plain import Plain, understand
 from ownchat.data.datasets.rows import Form, form_of
-from ownchat.data.files import LONGEST_LINE, InputFile, UnreadableFile
-from ownchat.data.json_stream import JsonRow, parse, rows
+from ownchat.data.files import InputFile, UnreadableFile
+from ownchat.data.json_stream import JsonRow, json_lines, rows
 from ownchat.data.ledger import Entry
 from ownchat.data.messages import is_conversation
 from ownchat.data.reading import Reading, dropped, row_id, unreadable
@@ -97,7 +97,8 @@ def read_rows(name: str, data: DataConfig, again: Callable[[], Rows], format: st
             else:
                 fix = 'each row needs "messages", or keys such as "question" and "answer"; ' + error.fix
                 keys = list(dict.fromkeys(key for row in objects for key in row))
-                what = f"no key can be an answer; keys are {', '.join(map(json.dumps, keys))}"
+                more = f" and {len(keys) - 12} more" if len(keys) > 12 else ""
+                what = f"no key can be an answer; keys are {', '.join(map(json.dumps, keys[:12]))}{more}"
                 raise UnreadableFile(what, where=name, fix=fix) from error
     parts = list(dict.fromkeys(form.name for form in forms if form is not None))
     parts += [columns.understood(names)] if columns else []
@@ -121,7 +122,8 @@ def read_rows(name: str, data: DataConfig, again: Callable[[], Rows], format: st
         if columns is not None:
             yield from columns.rest()
 
-    return Reading(format, "; ".join(parts), records(), columns.named() if columns else {"messages": "messages"})
+    named = columns.named() if columns else {"messages": "messages"} if "messages" in parts else {}
+    return Reading(format, "; ".join(parts), records(), named)
 
 
 def _form(row: Mapping[str, Any], data: DataConfig) -> Form | None:
@@ -155,22 +157,6 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 # --------------------------------------------------------------------------------------------------------- parsing
-
-
-def json_lines(file: InputFile) -> Iterator[JsonRow]:
-    """The value of each line; a blank line is an empty object, which the ledger calls empty."""
-    for number, line in file.lines():
-        if not line.strip():
-            yield JsonRow(number, {})
-        elif len(line) >= LONGEST_LINE:
-            yield JsonRow(number, None, f"a line of more than {LONGEST_LINE:,} characters")
-        else:
-            try:
-                value, notes = parse(line)
-            except (ValueError, RecursionError) as error:  # ValueError: also numbers of thousands of digits
-                yield JsonRow(number, None, _reason(error))
-            else:
-                yield JsonRow(number, value, "", notes)
 
 
 def json_elements(file: InputFile) -> Iterator[JsonRow]:
@@ -210,9 +196,3 @@ def _parses(text: str) -> bool:
     except (ValueError, RecursionError):  # RecursionError: lists in lists, thousands deep
         return False
     return True
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} (column {error.colno})"
-    return "values inside values, thousands deep" if isinstance(error, RecursionError) else str(error)

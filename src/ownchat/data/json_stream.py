@@ -13,19 +13,16 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ownchat.data.files import InputFile
+from ownchat.data.files import LONGEST_LINE, InputFile
 
 WINDOW = 4_000_000  # characters read at once
 LARGEST_VALUE = 256_000_000  # characters of one element: a larger one is a file without its end
 LARGEST_CONTEXT = 64_000  # characters of a value that is kept for the rows after it
-OUTLINE_ROWS = 50
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # an escaped half of a character beyond U+FFFF
-_MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _NEXT = re.compile(r",\s*(?=[\[{])")
 _DECODER = json.JSONDecoder()
-_CLOSING = {"{": "}", "[": "]"}
 
 
 class JsonRow(NamedTuple):
@@ -47,6 +44,9 @@ def rows(file: InputFile, *path: str) -> Iterator[JsonRow]:
     Without a path: the elements of the list that the file is, or the objects that stand in it one after the other.
     A path that does not exist gives nothing.
     """
+    if not path and isinstance(file.outline, list) and file.sample.lstrip("\ufeff \t\r\n").startswith("{"):
+        yield from (row for row in json_lines(file) if row.value != {})
+        return
     stream = _Stream(file)
     try:
         if not path and stream.peek() != "[":
@@ -59,6 +59,22 @@ def rows(file: InputFile, *path: str) -> Iterator[JsonRow]:
         yield JsonRow(stream.line(error), None, _reason(error))
     finally:
         stream.close()
+
+
+def json_lines(file: InputFile) -> Iterator[JsonRow]:
+    """The value of each line; a blank line is an empty object, which the ledger calls empty."""
+    for number, line in file.lines():
+        if not line.strip():
+            yield JsonRow(number, {})
+        elif len(line) >= LONGEST_LINE:
+            yield JsonRow(number, None, f"a line of more than {LONGEST_LINE:,} characters")
+        else:
+            try:
+                value, notes = parse(line)
+            except (ValueError, RecursionError) as error:  # ValueError: also numbers of thousands of digits
+                yield JsonRow(number, None, _reason(error))
+            else:
+                yield JsonRow(number, value, "", notes)
 
 
 def parse(text: str) -> tuple[Any, tuple[str, ...]]:
@@ -74,27 +90,6 @@ def parse(text: str) -> tuple[Any, tuple[str, ...]]:
     except orjson.JSONDecodeError:  # stricter than what others write: NaN, 65-bit numbers, half characters
         value = json.loads(text)
     return _mended(value, text, 0, len(text))
-
-
-def outline(sample: str, *, whole: bool) -> Any:
-    """The JSON value that a text begins with, closed where it is cut; None if it is not JSON.
-
-    JSON lines give a list of their first objects.
-
-    >>> outline('[{"a": [1, 2', whole=False), outline("no", whole=True)
-    ([{'a': [1]}], None)
-    """
-    start = sample.lstrip("\ufeff \t\r\n")
-    if not start.startswith(("{", "[")):
-        return None
-    first, _, rest = start.partition("\n")
-    if start.startswith("{") and rest.strip() and (value := _parsed(first)) is not None:
-        lines = [line for line in start.split("\n", OUTLINE_ROWS + 1) if line.strip()]
-        kept = [_parsed(line) for line in (lines if whole and len(lines) <= OUTLINE_ROWS else lines[:-1])]
-        return [value for value in kept[:OUTLINE_ROWS] if value is not None] or [value]
-    if whole and (value := _parsed(start)) is not None:
-        return value
-    return _parsed(_closed(start))
 
 
 # --------------------------------------------------------------------------------------------------------- walking
@@ -349,28 +344,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} (column {error.colno})"
     return "values inside values, thousands deep" if isinstance(error, RecursionError) else str(error)
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return parse(text)[0]
-    except (ValueError, RecursionError):
-        return None
-
-
-def _closed(text: str) -> str:
-    """The text up to its last comma, and what closes the lists and objects that are open there."""
-    open_now: list[str] = []
-    cut, open_at_cut = 0, ""
-    for match in _MARK.finditer(text):
-        mark = match[0]
-        if mark in _CLOSING:
-            open_now.append(_CLOSING[mark])
-        elif mark == ",":
-            cut, open_at_cut = match.start(), "".join(reversed(open_now))
-        elif mark in "]}" and open_now:
-            open_now.pop()
-    if not cut:  # nothing is complete yet: a single long text
-        inside = text.rstrip("\\") + '"' + "".join(reversed(open_now))
-        return inside if _parsed(inside) is not None else text + "".join(reversed(open_now))
-    return text[:cut] + open_at_cut

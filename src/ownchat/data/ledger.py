@@ -121,7 +121,7 @@ class Ledger:
 
     def books(self) -> dict[str, list[list[Any]]]:
         """The counters as plain lists, for :meth:`absorb` in another process."""
-        counters = {"entered": self._entered, "fates": self._fates, "rules": self._rules}
+        counters: dict[str, Counter] = {"entered": self._entered, "fates": self._fates, "rules": self._rules}
         return {name: [[key, count] for key, count in counter.items()] for name, counter in counters.items()}
 
     def absorb(self, directory: Path, books: dict[str, list[list[Any]]]) -> None:

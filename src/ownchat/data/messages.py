@@ -23,6 +23,7 @@ _ROLES = {
     "gpt": "assistant",
     "ipython": "tool",  # Llama's name
 }
+_BLANK = message("", "")
 _TEXT_PARTS = ("text", "input_text", "output_text")  # the last two in the Responses API
 
 
@@ -57,7 +58,9 @@ def messages_of(found: Any, where: str, file: str) -> list[dict[str, Any]]:
             content = item.get("content")
             role = item.get("role")
             if type(content) is str and type(role) is str and role in _ROLES:
-                messages.append(message(_ROLES[role], content))
+                plain = _BLANK.copy()  # a third of the time of message()
+                plain["role"], plain["content"] = _ROLES[role], content
+                messages.append(plain)
                 continue
         messages.append(_message(item, f"{where}[{number}]", file))
     return messages

@@ -26,7 +26,8 @@ class Reading:
     columns: dict[str, str] = field(default_factory=dict)
     parent: str = ""
     notes: list[str] = field(default_factory=list)  # for people: who the assistant is and why, what was odd
-    entered: Counter[str] = field(default_factory=Counter)  # units beside rows that came in while reading: {"message": 9}
+    aside: bool = False  # a file beside an export, of which no record is expected: no warning that it gives none
+    entered: Counter[str] = field(default_factory=Counter)  # units beside rows that came in: {"message": 9}
 
 
 def row_id(file: str, line: int) -> str:

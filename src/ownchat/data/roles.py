@@ -17,9 +17,12 @@ from ownchat.data.ledger import Entry
 from ownchat.data.talk import Talk, Turn
 
 LOOKED_AT = 200_000  # turns of the first pass
+CROWD = 20_000  # turns of it in a channel, where there is less to find out
 GIVEN = 2_000  # turns that all have a role of their own: the format says it, nothing is left to find out
 GROUPS = 10  # fewer customers or threads than this are too few to be dealt out to three splits as wholes
 FLAGGED = 0.15  # share of a channel's turns from which on the flagged speakers are its staff, not a bot that helps out
+
+NAMED = 0.1  # share of the turns below which "Tutor" is a minor part in a play
 
 _ROLES = {
     "system": "system",
@@ -128,7 +131,7 @@ def what_a_name_says(name: str, *, wholly: bool = False) -> Said:
     >>> what_a_name_says("Support Agent 2"), what_a_name_says("customer"), what_a_name_says("Userland")
     ('answering', 'asking', '')
     """
-    words = _WORDS.findall(name.casefold())
+    words = _WORDS.findall(name.casefold().split("@", 1)[0] or name.casefold())  # not the domain: anna@shop.example
     if len(words) == 1 and words[0] in _NOTICES:
         return "notice"
     sides = [_SIDE.get(word, "") for word in words if word not in _BESIDE]
@@ -203,7 +206,7 @@ def _look(talk: Talk, pause: float) -> _Seen:
             seen.flagged[speaker] += 1
         last = turn
         count = seen.total if len(seen.turns) < 50 else sum(seen.conversations.values())
-        if count >= LOOKED_AT or (count >= GIVEN and seen.given >= count):
+        if count >= (CROWD if talk.crowd else LOOKED_AT) or (count >= GIVEN and seen.given >= count):
             break
     return seen
 
@@ -242,7 +245,8 @@ def _by_names(seen: _Seen, *, wholly: bool) -> Roles | None:
     answering = [speaker for speaker, side in said.items() if side == "answering"]
     notices = [speaker for speaker, side in said.items() if side == "notice"]
     asking = [speaker for speaker, side in said.items() if side == "asking"]
-    if answering and len(answering) < len(said):
+    turns = sum(seen.turns[speaker] for speaker in answering)
+    if answering and len(answering) < len(said) and turns >= NAMED * seen.total:
         return Roles(by_name=True, wholly=wholly, notices=True, notes=[_note(answering, seen, "by the name")])
     if not asking or len(asking) == len(said):
         return None

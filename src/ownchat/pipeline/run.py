@@ -12,10 +12,11 @@ from typing import Any
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, IMPORT, REPORT, TOKENIZER, TOKENS, TRAIN, Report
 from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
-from ownchat.errors import DataError, RunError
+from ownchat.errors import DataError, RunError, printable
 
 Say = Callable[[str], None]
 
+MOST_NOTES = 12  # on screen: who the assistant is, and why
 REQUEST = "request.json"  # what the run was asked to do: the source, and the hash of everything it depends on
 
 
@@ -164,8 +165,13 @@ def _import(source: Path, run: Path, config: Config, say: Say) -> None:
     from ownchat.data import stage
 
     done = stage.run(config, {"source": source}, run / IMPORT)
-    lost = _lost(done, ("row",))
+    lost = _lost(done, ("row", "message"))
     _say(say, done, f"{done.counts['files']:,} files, {done.counts['records']:,} records{lost}")
+    noted = [(file["file"], note) for file in done.details["files"] for note in file.get("notes", ())]
+    for file, note in noted[:MOST_NOTES]:
+        say(f"           {printable(file)}: {printable(note)}")
+    if len(noted) > MOST_NOTES:
+        say(f"           and {len(noted) - MOST_NOTES:,} more notes in {run / IMPORT / artifacts.MANIFEST}")
 
 
 def _clean(run: Path, config: Config, say: Say) -> None:

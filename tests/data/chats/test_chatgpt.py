@@ -34,7 +34,7 @@ def tree(*messages, title="Boilers", current=None, id="c-1"):
         last = key
     return {
         "title": title, "create_time": 1700000000.0, "update_time": 1700000900.0, "mapping": mapping,
-        "moderation_results": [], "current_node": current or last, "conversation_id": id, "id": id, "is_archived": False,
+        "moderation_results": [], "current_node": current or last, "conversation_id": id, "id": id,
     }  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_text_beside_pictures_and_speech_stays(take):
 
 
 def test_marks_of_citations(take):
-    answer = "Ten weeks 【12†source】. \ue200cite\ue202turn0search1\ue201In \ue200entity\ue202[\"city\",\"Bern\"]\ue201."
+    answer = 'Ten weeks 【12†source】. \ue200cite\ue202turn0search1\ue201In \ue200entity\ue202["city","Bern"]\ue201.'
     taken = take("conversations.json", [tree(said("user", "How long?"), said("assistant", answer))])
     assert taken.talks[0][1] == ("assistant", "Ten weeks . In Bern.")
     assert taken.changes == {"marks of citations taken out": 1}
@@ -135,7 +135,9 @@ def test_marks_of_citations(take):
 
 def test_custom_instructions_that_are_shown_are_the_system_message(take):
     system = said("system", "Answer briefly.", metadata={"is_user_system_message": True})
-    taken = take("conversations.json", {"conversations": [tree(system, said("user", "Hm?"), said("assistant", "Yes."))]})
+    taken = take(
+        "conversations.json", {"conversations": [tree(system, said("user", "Hm?"), said("assistant", "Yes."))]}
+    )
     assert taken.talks == [[("system", "Answer briefly."), ("user", "Hm?"), ("assistant", "Yes.")]]
 
 
@@ -148,7 +150,8 @@ def test_custom_instructions_that_are_shown_are_the_system_message(take):
         ("shared_conversations.json", [{"id": "s", "conversation_id": "c", "title": "T", "is_anonymous": True}],
          "links to conversations"),
         ("model_comparisons.json", [{"id": "x", "input": "y"}], "compared answers"),
-        ("chat.html", '<html><script>var jsonData = [{"title": "T"}]</script></html>', "the same as conversations.json"),
+        ("chat.html", '<html><script>var jsonData = [{"title": "T"}]</script></html>',
+         "the same as conversations.json"),
     ],
 )  # fmt: skip
 def test_files_beside_are_put_aside(take, name, content, rule):
@@ -171,7 +174,9 @@ def test_said_to_be_chatgpt_but_is_not(opened):
 
 def test_a_damaged_conversation_costs_only_itself(take):
     good = json.dumps(SIMPLE)
-    before = ",".join(good.replace("c-1", f"c{number}") for number in range(250))  # the damage lies behind the beginning that tells the format
+    before = ",".join(
+        good.replace("c-1", f"c{number}") for number in range(250)
+    )  # the damage lies behind the beginning that tells the format
     taken = take("conversations.json", f"[{before},\n{good[:300]} ?,\n{good}, 5]")
     assert len(taken.records) == 251
     assert taken.rules["invalid JSON"] >= 1 and taken.rules["not an object"] == 1

@@ -22,7 +22,7 @@ from ownchat.data.reading import Reading, dropped, question_answer, unreadable
 from ownchat.data.records import Record
 
 _MARKED = re.compile(r"^[^#\n]*\[[+-]\d\][^#\n]*##", re.MULTILINE)
-_SENTENCE = re.compile(r"^[^#\n]*##", re.MULTILINE)
+_SENTENCE = re.compile(r"^(?:[^#\n]*##|\[t\])", re.MULTILINE)
 _OPINION = re.compile(r"\[([+-])(\d?)\]")
 _PRODUCT = re.compile(r"product name:\s*(.+?)\s*\*?$", re.IGNORECASE | re.MULTILINE)
 _LINE = re.compile(r"^\s*<(Pros|Cons)>(.*?)</\1>\s*$", re.IGNORECASE)
@@ -37,7 +37,7 @@ def recognise_annotated(file: InputFile) -> float:
     """How surely a file holds sentences with marked opinions."""
     if file.magic or "##" not in file.sample:
         return 0.0
-    lines = file.sample.count("\n") + 1
+    lines = sum(bool(line.strip()) and not line.startswith("*") for line in file.sample.split("\n"))
     if len(_SENTENCE.findall(file.sample)) < 0.5 * lines:
         return 0.0
     return 0.95 if len(_MARKED.findall(file.sample)) >= 3 else 0.0

@@ -52,9 +52,11 @@ def read_dialogues(file: InputFile, data: DataConfig) -> Reading:
 
 def dialogues(name: str, data: DataConfig, again: Rows) -> Reading:
     """Objects of any origin with a list of turns each, as a reading; ``name`` is the file's."""
-    key = next((found for row in islice(again(), _LOOK_ROWS) if (found := turn_list(row.value))), "")
+    looked = [row.value for row in islice(again(), _LOOK_ROWS)]
+    key = next((found for value in looked if (found := turn_list(value))), "")
 
     def turns() -> Iterator[Turn | Entry]:
+        last = ""
         for number, row in enumerate(again()):
             if row.problem:
                 yield unreadable(name, row.line, "invalid JSON", row.problem)
@@ -67,10 +69,16 @@ def dialogues(name: str, data: DataConfig, again: Rows) -> Reading:
                 continue
             where = row.value[found] if isinstance(row.value, dict) else row.value
             thread = _id(row.value) or f"{number + 1}"
+            if thread == last:  # two rows with one id are two dialogues
+                thread = f"{thread} {number + 1}"
+            last = thread
             for place, turn in enumerate(where):
                 yield _turn(turn, place, thread, name, row.line)
 
     where = f'turns in "{key}"' if key != "*" else "lists of turns"
+    others = dict.fromkeys(name for value in looked if isinstance(value, dict) for name in value)
+    unused = [name for name in others if name not in (key, *_IDS)]
+    where += f"; not used: {', '.join(unused[:12])}" if unused else ""
     return conversations(Talk("dialogues", name, turns, where, threads_are_whole=True), data)
 
 

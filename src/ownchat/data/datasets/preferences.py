@@ -232,7 +232,7 @@ def _margin(row: Mapping[str, Any], better: str, worse: str) -> float | None:
     for a, b in [*pairs, ("chosen-score", "rejected-score")]:
         first, second = number(row.get(a)), number(row.get(b))
         if first is not None and second is not None:
-            return first - second
+            return round(first - second, 6)
     return number(row.get("margin"))
 
 
@@ -249,7 +249,7 @@ def _verdict(row: Mapping[str, Any]) -> tuple[bool | None, float | None]:
     for a, b in (("score_0", "score_1"), ("score_A", "score_B"), ("score_a", "score_b")):
         first, second = number(row.get(a)), number(row.get(b))
         if first is not None and second is not None:
-            return (None if first == second else first > second), abs(first - second)
+            return (None if first == second else first > second), round(abs(first - second), 6)
     for name in ("labels", "label", "preference", "preferred"):
         value = row.get(name)
         if name == "labels" and value in (0, 1):  # SHP: 1 means that A is better

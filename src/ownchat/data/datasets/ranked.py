@@ -55,7 +55,7 @@ def read_ranked(row: Mapping[str, Any], group: str, *, file: str, format: str, l
         return
     tags = [scores_tag([score for score, _ in known])]
     yield preference(
-        prompt, [message("assistant", chosen)], [message("assistant", rejected)], best - worst, None, group,
+        prompt, [message("assistant", chosen)], [message("assistant", rejected)], round(best - worst, 6), None, group,
         tags=tags, **place,
     )  # fmt: skip
 

@@ -43,11 +43,13 @@ _THUMBS = {
 MOST_HELD = 50_000  # rows without a counterpart; the oldest is let go
 
 _REQUESTS = (
-    "Write a review{of}{title}{rated}.",
-    "Please write a customer review{of}{title}{rated}.",
-    "How would a customer review{it}{title}{rated}?",
-    "Give your opinion{on}{title}{rated}.",
+    "Write a review{of}{with_}.",
+    "Please write a customer review{of}{with_}.",
+    "How would a customer review{it}{with_}?",
+    "Give your opinion{on}{with_}.",
 )
+CLEAR = 0.25  # of the scale: texts whose ratings are closer than one star of five are no pair
+MOST_WAITING = 64  # rows of one product without a counterpart
 
 
 def rate(value: str) -> float | None:
@@ -137,14 +139,14 @@ class Rated:
 
     def request(self, values: Mapping[str, str], score: float | None) -> str:
         """The instruction that a review answers; which of several wordings depends on the text alone."""
-        product, title = values.get(self.product, "").strip(), values.get(self.title, "").strip()
+        product, title = values.get(self.product, "").strip(), values.get(self.title, "").strip().rstrip(".")
         number = zlib.crc32(values.get(self.text, "").encode("utf-8", "replace"))
+        wishes = " and ".join(filter(None, [f'the title "{title}"' if title else "", self._stars(score)]))
         return _REQUESTS[number % len(_REQUESTS)].format(
             of=f" of {product}" if product else "",
             it=f" {product}" if product else " it",
             on=f" on {product}" if product else "",
-            title=f' with the title "{title.rstrip(".")}"' if title else "",
-            rated=self._stars(score),
+            with_=f" with {wishes}" if wishes else "",
         )
 
     def rest(self) -> Iterable[Record | Entry]:
@@ -176,8 +178,11 @@ class Rated:
         if score is None:
             return ""
         if (self.low, self.high) == (0.0, 1.0):
-            return ", in favour" if score >= 0.5 else ", against"
-        return f", {score:g} of {self.high:g} stars" if self.low >= 0 else f", rated {score:+g}"
+            return "a thumbs up" if score >= 0.5 else "a thumbs down"
+        if self.low < 0:
+            share = score / self.high
+            return f"a {'positive' if share > 0.15 else 'negative' if share < -0.15 else 'mixed'} opinion"
+        return f"{score:g} of {self.high:g} stars"
 
     # ------------------------------------------------------------------------------------------------ preferences
 
@@ -204,7 +209,8 @@ class Rated:
     def _match(self, new: _Held, key: str) -> Iterator[Record | Entry]:
         waiting = self._held.get(key, []) if key else []
         other = max(waiting, key=lambda one: abs(one.score - new.score), default=None)
-        if other is not None and other.score != new.score:
+        clear = 0.0 if self.columns else CLEAR * (self.high - self.low)
+        if other is not None and other.score != new.score and abs(other.score - new.score) >= clear:
             waiting.remove(other)
             self._count -= 1
             if not waiting:
@@ -214,6 +220,9 @@ class Rated:
         new.tied = other is not None
         for one in waiting:
             one.tied = True
+        if len(waiting) >= MOST_WAITING:
+            self._count -= 1
+            yield self._alone(waiting.pop(0))
         self._held.setdefault(key or f"\0{new.line}", []).append(new)
         self._count += 1
         if self._count > MOST_HELD:
@@ -251,7 +260,7 @@ def _joined(better: _Held, worse: _Held) -> Iterator[Record | Entry]:
         return
     yield _remade(
         better, messages=better.made["messages"][:-1], chosen=[message("assistant", chosen["content"])],
-        rejected=[message("assistant", rejected["content"])], rating=better.score - worse.score,
+        rejected=[message("assistant", rejected["content"])], rating=round(better.score - worse.score, 6),
     )  # fmt: skip
     detail = f"{file}, line {worse.line}: the rejected answer beside line {better.line}"
     yield Entry("row", row_id(file, worse.line), "merged", "the worse one of a pair", parents=(file,), detail=detail)
@@ -273,4 +282,4 @@ def _is_rating(name: str, sample: Sequence[Mapping[str, str]]) -> bool:
     filled = [value for row in sample if (value := row.get(name, "").strip())]
     scores = [rate(value) for value in filled]
     good = [score for score in scores if score is not None]
-    return bool(good) and len(good) >= 0.9 * len(filled) and max(map(abs, good)) <= 100 and len(set(good)) <= 101
+    return bool(good) and len(good) >= 0.6 * len(filled) and max(map(abs, good)) <= 100 and len(set(good)) <= 101

@@ -1,0 +1,1 @@
+"""Documents: files of prose, turned into clean text for continued pre-training."""

@@ -1,0 +1,1 @@
+"""Mail: mbox, single messages and maildir, taken apart and put together to threads."""

@@ -1,0 +1,1 @@
+"""Tickets: exports of help desks."""
