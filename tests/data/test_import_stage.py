@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ownchat import artifacts
 from ownchat.config import Config, load_config
 from ownchat.data.ledger import lineage, read_ledger
-from ownchat.data.records import read_records, shards
 from ownchat.data.preview import preview
+from ownchat.data.records import read_records, shards
 from ownchat.data.stage import run
 from ownchat.errors import ConfigError, DataError
 

@@ -1,6 +1,5 @@
 """Every format, told by its content; columns by name, content and map; lines as an editor counts them."""
 
-import codecs
 import gzip
 import json
 from pathlib import Path

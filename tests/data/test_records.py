@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from ownchat.data.records import SCHEMA, batched, message, record, to_batch
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
-TURNS = st.none() | st.lists(
-    st.builds(message, TEXT, TEXT, name=st.none() | TEXT, weight=st.sampled_from([None, 0, 1])), max_size=3
+COMPACT = st.fixed_dictionaries({"role": TEXT, "content": TEXT}, optional={"time": TEXT})
+TURNS = (
+    st.lists(COMPACT, max_size=3)
+    | st.none()
+    | st.lists(st.builds(message, TEXT, TEXT, name=st.none() | TEXT, weight=st.sampled_from([None, 0, 1])), max_size=3)
 )
 RECORD = st.builds(
     lambda **fields: record("conversation", file="a", format="b", line=1, **fields),

@@ -105,9 +105,9 @@ def _import_reading(
     rows = with_system(guarded(reading, label), data.system)
     for batch in batched(counter.records(rows)):
         writer.write(batch)
-        ids, sources = batch.column("id").to_pylist(), batch.column("source").to_pylist()
-        for id, source in zip(ids, sources, strict=True):
-            ledger.fate("row", id, "kept", "import", parents=(reading.parent or source["file"],))
+        ids, names = batch.column("id").to_pylist(), batch.column("source").field("file").to_pylist()
+        for id, name in zip(ids, names, strict=True):
+            ledger.fate("row", id, "kept", "import", parents=(reading.parent or name,))
     for unit, count in reading.entered.items():
         ledger.enter(cast(Unit, unit), count)
     for file in files:

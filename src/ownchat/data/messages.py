@@ -23,7 +23,7 @@ _ROLES = {
     "gpt": "assistant",
     "ipython": "tool",  # Llama's name
 }
-_BLANK = message("", "")
+_SAME = frozenset(("system", "user", "assistant", "tool"))  # as a record calls them
 _TEXT_PARTS = ("text", "input_text", "output_text")  # the last two in the Responses API
 
 
@@ -57,10 +57,8 @@ def messages_of(found: Any, where: str, file: str) -> list[dict[str, Any]]:
         if type(item) is dict and len(item) == 2:  # nearly all of them: nothing but a role and a text
             content = item.get("content")
             role = item.get("role")
-            if type(content) is str and type(role) is str and role in _ROLES:
-                plain = _BLANK.copy()  # a third of the time of message()
-                plain["role"], plain["content"] = _ROLES[role], content
-                messages.append(plain)
+            if type(content) is str and role in _SAME:
+                messages.append(item)
                 continue
         messages.append(_message(item, f"{where}[{number}]", file))
     return messages
@@ -76,8 +74,8 @@ def checked(
     spoken = trained = False
     for item in messages:
         if item["role"] == "assistant":
-            spoken = spoken or bool(item["tool_calls"] or item["content"].strip())
-            trained = trained or item["weight"] != 0
+            spoken = spoken or bool(item.get("tool_calls") or item["content"].strip())
+            trained = trained or item.get("weight") != 0
             if spoken and trained:
                 break
     if not spoken:

@@ -17,6 +17,7 @@ from ownchat.data.importing import guarded, with_system
 from ownchat.data.ledger import Entry
 from ownchat.data.plan import Task, make_plan
 from ownchat.data.readers import FORMATS, check_formats
+from ownchat.data.records import to_batch
 
 MOST_BYTES = 16_000_000  # of each file: counts of larger ones are "at least"
 MOST_SECONDS = 10.0  # for each file, likewise
@@ -94,5 +95,5 @@ def _look(task: Task, config: Config, rows: int) -> dict[str, Any]:
         "problems": problems[:MOST_PROBLEMS]
         + ([f"and {len(problems) - MOST_PROBLEMS:,} more"] if len(problems) > MOST_PROBLEMS else []),
         "complete": complete,
-        "records": records,
+        "records": to_batch(records).to_pylist(),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,12 @@ SCHEMA = pa.schema(
 )
 
 _MESSAGES = pa.list_(MESSAGE)
+_REPEATED = [  # columns of few different values; texts and ids are not worth a dictionary
+    "kind", "messages.list.element.role", "messages.list.element.name", "chosen.list.element.role", "source.file",
+    "source.format", "group", "language", "rejected.list.element.role", "tags.list.element",
+]  # fmt: skip
 _EMPTY_MESSAGE = dict.fromkeys(field.name for field in MESSAGE)  # made once: it stands in every message
-Record = dict[str, Any]  # a row of SCHEMA as Python values
+Record = dict[str, Any]  # a row of SCHEMA as Python values; fields of its messages that are null may be left out
 
 
 def message(role: str, content: str, **fields: Any) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def content_key(row: Record) -> str:
     """The text of a record, messages separated by control characters: equal keys mean exact duplicates."""
     parts = [row["text"] or ""]
     for name in ("messages", "chosen", "rejected"):
-        parts += [f"{m['role']}\x1f{m['content']}\x1f{m['tool_calls'] or ''}" for m in row[name] or ()]
+        parts += [f"{m['role']}\x1f{m['content']}\x1f{m.get('tool_calls') or ''}" for m in row[name] or ()]
     return "\x1e".join(parts)
 
 
@@ -107,7 +110,8 @@ class ShardWriter:
         if batch.num_rows == 0:
             return
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.directory / f"{self._shard:05d}.parquet", SCHEMA, compression="zstd")
+            path = self.directory / f"{self._shard:05d}.parquet"
+            self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=_REPEATED)
         self._writer.write_batch(batch)
         self.rows += batch.num_rows
         self._bytes += batch.nbytes
@@ -173,7 +177,12 @@ def to_batch(rows: Sequence[Record]) -> pa.RecordBatch:
 
 def _message_lists(values: Sequence[list[dict[str, Any]] | None]) -> pa.ListArray:
     turns = [turn for value in values if value for turn in value]
-    columns = [pa.array(list(map(itemgetter(field.name), turns)), field.type) for field in MESSAGE]
+    columns = [pa.array([turn[name] for turn in turns], pa.string()) for name in ("role", "content")]
+    plain = sum(map(len, turns)) == 2 * len(turns)  # nothing but these two
+    columns += [
+        pa.nulls(len(turns), field.type) if plain else pa.array([turn.get(field.name) for turn in turns], field.type)
+        for field in list(MESSAGE)[2:]
+    ]
     offsets: list[int | None] = []
     end = 0
     for value in values:

@@ -16,7 +16,7 @@ from ownchat.config import DataConfig
 from ownchat.data.conversations import conversations
 from ownchat.data.files import InputFile
 from ownchat.data.ledger import Entry
-from ownchat.data.reading import Reading, document
+from ownchat.data.reading import Reading, document, row_id
 from ownchat.data.records import Record
 from ownchat.data.talk import Talk, Turn, not_a_turn
 
@@ -74,7 +74,8 @@ def read_subtitles(file: InputFile, data: DataConfig) -> Reading:
 def turns(file: InputFile, known: frozenset[str]) -> Iterator[Turn | Entry]:
     """What the speakers say; cues of the same voice go on in one turn."""
     held: Turn | None = None
-    for cue in cues(file):
+    left_out: Counter[str] = Counter()
+    for cue in cues(file, left_out):
         for name, text in cue.voices:
             if name and name not in known:
                 name, text = "", f"{name}: {text}"
@@ -91,11 +92,22 @@ def turns(file: InputFile, known: frozenset[str]) -> Iterator[Turn | Entry]:
                 held = Turn(speaker, text, cue.line, cue.start)
     if held is not None:
         yield held
+    yield from _left_out(file, left_out)
 
 
-def cues(file: InputFile) -> Iterator[Cue]:
-    """The cues of a file; lines that roll on from one cue to the next are taken once."""
+def _left_out(file: InputFile, counts: Counter[str]) -> Iterator[Entry]:
+    for rule, count in counts.items():
+        if count:
+            yield Entry("row", row_id(file.name, 0), "cut", rule, count, (file.name,), file.name)
+
+
+def cues(file: InputFile, left_out: Counter[str] | None = None) -> Iterator[Cue]:
+    """The cues of a file; lines that roll on from one cue to the next are taken once.
+
+    ``left_out`` counts these lines, and those of blocks that are about the file.
+    """
     before: list[str] = []
+    left_out = Counter() if left_out is None else left_out
     held: list[tuple[int, str]] = []
     about = False
     for number, raw in file.lines():
@@ -103,16 +115,17 @@ def cues(file: InputFile) -> Iterator[Cue]:
         if line:
             if not held:
                 about = _ABOUT.match(line) is not None
+            left_out["lines about the file"] += about
             held.append((number, line))
             continue
         if held and not about:
-            yield from _cues(held, before)
+            yield from _cues(held, before, left_out)
         held = []
     if held and not about:
-        yield from _cues(held, before)
+        yield from _cues(held, before, left_out)
 
 
-def _cues(block: list[tuple[int, str]], before: list[str]) -> Iterator[Cue]:
+def _cues(block: list[tuple[int, str]], before: list[str], left_out: Counter[str]) -> Iterator[Cue]:
     """The cues of a block of lines: one, or several where blank lines are missing between them."""
     starts = [place for place, (_, line) in enumerate(block) if "-->" in line and _TIMING.match(line)]
     for number, place in enumerate(starts):
@@ -124,6 +137,7 @@ def _cues(block: list[tuple[int, str]], before: list[str]) -> Iterator[Cue]:
         shown = [line for _, line in block[place + 1 : end]]
         fresh = [line for line in shown if _plain(line) and _plain(line) not in before]
         before[:] = [_plain(line) for line in shown]
+        left_out["lines shown again"] += sum(map(bool, before)) - len(fresh)
         if fresh:
             start, stop = _seconds(match.groups()[:4]), _seconds(match.groups()[4:])
             yield Cue(block[place][0], start, stop, _voices(fresh))
@@ -154,7 +168,8 @@ def _voices(lines: list[str]) -> list[tuple[str, str]]:
 def _documents(file: InputFile) -> Iterator[Record | Entry]:
     parts: list[str] = []
     size, line, end = 0, 1, 0.0
-    for cue in cues(file):
+    left_out: Counter[str] = Counter()
+    for cue in cues(file, left_out):
         text = " ".join(f"{name}: {said}" if name else said for name, said in cue.voices)
         if not parts:
             line = cue.line
@@ -166,6 +181,7 @@ def _documents(file: InputFile) -> Iterator[Record | Entry]:
             parts, size = [], 0
     if parts:
         yield document("".join(parts), "", file=file.name, format=FORMAT, line=line)
+    yield from _left_out(file, left_out)
 
 
 def _between(text: str, pause: float) -> str:

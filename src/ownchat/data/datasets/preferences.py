@@ -122,8 +122,8 @@ def preference(
         return dropped(file, line, "no question")
     if not _says(chosen) or not _says(rejected):
         return dropped(file, line, "no answer")
-    if [(t["content"].strip(), t["tool_calls"]) for t in chosen] == [
-        (t["content"].strip(), t["tool_calls"]) for t in rejected
+    if [(t["content"].strip(), t.get("tool_calls")) for t in chosen] == [
+        (t["content"].strip(), t.get("tool_calls")) for t in rejected
     ]:
         return dropped(file, line, EQUAL)
     return record(
@@ -267,7 +267,7 @@ def _truth(value: Any) -> bool | None:
 
 
 def _says(turns: Turns) -> bool:
-    return any(turn["role"] == "assistant" and (turn["content"].strip() or turn["tool_calls"]) for turn in turns)
+    return any(turn["role"] == "assistant" and (turn["content"].strip() or turn.get("tool_calls")) for turn in turns)
 
 
 def scores_tag(scores: list[float]) -> str:

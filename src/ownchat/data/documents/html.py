@@ -106,7 +106,7 @@ def decode_html(raw: bytes, otherwise: Callable[[], str] | None = None) -> str:
     if name not in ("", "utf-8", "utf8"):
         try:
             return raw.decode(name, "replace").replace("\0", "")
-        except LookupError:  # no such encoding, or none of text
+        except (LookupError, ValueError):  # no such encoding, or none of text
             pass
     return otherwise() if otherwise else raw.decode("cp1252", "replace").replace("\0", "")
 

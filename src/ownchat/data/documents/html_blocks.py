@@ -99,8 +99,11 @@ class HtmlBlocks:
         if self._main_only and title and writer.blocks and not any(block.level for block in writer.blocks):
             writer.blocks.insert(0, Block(title, 1, level=1))
             writer.terms = [at + 1 for at in writer.terms]
-        ends = [*writer.terms[1:], len(writer.blocks)]
-        self.questions = list(zip(writer.terms, ends, strict=False))
+            writer.ends = [at + 1 for at in writer.ends]
+        borders = sorted({*writer.terms, *writer.ends, len(writer.blocks)})
+        self.questions = [
+            (at, min(border for border in borders if border > at)) for at in writer.terms if at < borders[-1]
+        ]
         return writer.blocks
 
     def _main(self, body: Any) -> Any:
@@ -150,6 +153,7 @@ class _Writer:
     def __init__(self) -> None:
         self.blocks: list[Block] = []
         self.terms: list[int] = []  # indices of the blocks that are terms of definition lists
+        self.ends: list[int] = []  # where definition lists end
         self._parts: list[str] = []
         self._lists: list[int] = []  # the numbers of the lists that are open; -1: bullets
         self._mark = ""  # of the item that has no text yet
@@ -233,6 +237,7 @@ class _Writer:
                 self._quote = max(self._quote - 1, 0)
             case "ul" | "ol" | "dl" if self._lists:
                 self._lists.pop()
+                self.ends.append(len(self.blocks))
             case "li":
                 self._mark = ""
             case "table" if self._tables:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, BinaryIO
 
 from ownchat.config import DataConfig
@@ -18,6 +18,7 @@ from ownchat.data.ledger import Entry
 from ownchat.data.reading import Reading, dropped, unreadable
 
 WINDOW_PAGES = 30  # held at once: what stands at the edge of several of them is a running head
+MARGIN = 0.15  # of a page's height, in which its head and its foot stand
 EDGE_LINES = 3  # at the top and at the bottom of a page that may be running heads
 LOOK_PAGES = 20  # when none of so many has text, and there are no more, the file is a scan
 
@@ -40,7 +41,9 @@ _HYPHEN = re.compile(r"[^\W\d_][-\u2010]$")
 class _Page:
     number: int
     lines: list[Line]
-    edges: list[list[int]]
+    edges: list[list[int]]  # rows at the top and the bottom, as indices of lines
+    low: float = 0.0  # between the two heights no line is a running head
+    high: float = 0.0
 
 
 def read_pdf(file: InputFile, data: DataConfig) -> Reading:
@@ -166,7 +169,7 @@ def _blocks(pdf: Any, name: str, cuts: Cuts) -> Iterator[Block | Entry]:
         else:
             if not any(line.text.strip() for line in lines) and _has_picture(page):
                 yield dropped(name, number + 1, "page without text (a picture)")
-        held.append(_Page(number + 1, lines, _edges(lines)))
+        held.append(_Page(number + 1, lines, _edges(lines), *_margins(page)))
         if len(held) == WINDOW_PAGES:
             yield from _written(held, done, 2 * WINDOW_PAGES // 3, cuts, flow, count)
             held, done = held[WINDOW_PAGES // 3 :], WINDOW_PAGES // 3
@@ -189,24 +192,42 @@ def _written(held: list[_Page], start: int, end: int, cuts: Cuts, flow: _Flow, c
 
     def rule(page: _Page, index: int, head: tuple[str, int]) -> str:
         line = page.lines[index]
+        if page.low < line.y < page.high:
+            return ""
         if _PAGE_NUMBER.fullmatch(line.text) and (
             numbers[head[1]] >= enough or re.findall(r"\d+", line.text)[:1] == [str(page.number)]
         ):
             return "page number cut"
+        if flow.body and line.size > 1.12 * flow.body:
+            return ""  # a heading, such as "Chapter 7"
         return "running head cut" if seen[head] >= enough or places[head[1], line.size] >= 5 else ""
 
     for page in held[start:end]:
-        gone: set[int] = set()
+        gone: dict[int, str] = {}
         for edge in (page.edges[:EDGE_LINES], page.edges[: -EDGE_LINES - 1 : -1]):
-            for row in edge:  # from the edge inwards, up to the first line that is the page's own
-                rules = [rule(page, index, head) for index, head in zip(row, _heads(page, row), strict=True)]
-                if not all(rules):
+            for row, inner in zip(edge, [*edge[1:], None], strict=True):  # inwards, up to the page's own first line
+                found = {index: rule(page, index, head) for index, head in zip(row, _heads(page, row), strict=True)}
+                if not all(found.values()):
                     break
-                for index, found in zip(row, rules, strict=True):
-                    if index not in gone:
-                        cuts.add(found, page.lines[index].text)
-                gone.update(row)
+                gap = abs(page.lines[row[0]].y - page.lines[inner[0]].y) if inner else 99.0
+                if gap < 1.4 * flow.leading and not any(
+                    map(rule, repeat(page), inner or (), _heads(page, inner or []))
+                ):
+                    break  # the first line of a paragraph
+                gone |= found
+        for index, why in gone.items():
+            cuts.add(why, page.lines[index].text)
         yield from flow.page([line for index, line in enumerate(page.lines) if index not in gone], page.number)
+
+
+def _margins(page: Any) -> tuple[float, float]:
+    """The heights between which a page has its own text for sure."""
+    try:
+        box = page.cropbox
+        low, high = float(box.bottom), float(box.top)
+    except Exception:  # a damaged box
+        low, high = 0.0, 842.0
+    return (low + MARGIN * (high - low), high - MARGIN * (high - low)) if high > low else (0.0, 0.0)
 
 
 def _edges(lines: list[Line]) -> list[list[int]]:

@@ -126,7 +126,7 @@ def _pairs(
 
 
 def _text(name: str, rows: Iterator[Row]) -> Iterator[Block]:
-    titled, before = False, 0
+    titled, before = False, -1
     for line, cells in rows:
         filled = [" ".join(cell.split()) for cell in cells]
         if not any(filled):

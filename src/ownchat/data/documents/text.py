@@ -121,10 +121,18 @@ def _chunks(file: InputFile, format: str, cuts: Cuts) -> Iterator[str]:
 
 def _heads(sample: str) -> set[str] | None:
     """Lines that stand beside the form feeds again and again, digits aside; None: the form feeds part no pages."""
-    pages = [[line for line in page.split("\n") if line.strip()] for page in sample.split("\f")]
-    seen = Counter(_plain(line) for page in pages for line in {_plain(line): line for line in page[:2] + page[-2:]})
+    pages = [page.split("\n") for page in sample.split("\f")]
+    edges = ([*_edge(page), *_edge(page[::-1])] for page in pages)
+    seen = Counter(line for edge in edges for line in {_plain(line) for line in edge})
     heads = {line for line, count in seen.items() if count >= 3}
     return heads if len(pages) >= 3 and heads else None
+
+
+def _edge(lines: list[str]) -> list[str]:
+    """The first lines with text, if they are one or two and stand apart from the others: a head, not a paragraph."""
+    start = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
+    end = next((index for index in range(start, len(lines)) if not lines[index].strip()), len(lines))
+    return lines[start:end] if end - start <= 2 else []
 
 
 def _plain(line: str) -> str:
@@ -139,9 +147,13 @@ def _unpaged(file: InputFile, heads: set[str], cuts: Cuts) -> Iterator[str]:
         nonlocal before
         lines = page
         for _ in range(2):  # from the top, then from the bottom
-            while lines and (not lines[0].strip() or _is_head(lines[0], heads)):
-                if lines[0].strip():
-                    cuts.add("page number cut" if _PAGE_NUMBER.fullmatch(lines[0]) else "running head cut", lines[0])
+            edge = _edge(lines)
+            if all(_is_head(line, heads) for line in edge):
+                for line in edge:
+                    number = _PAGE_NUMBER.fullmatch(line.strip())
+                    cuts.add("page number cut" if number else "running head cut", line)
+                lines = lines[lines.index(edge[0]) + len(edge) :] if edge else lines
+            while lines and not lines[0].strip():
                 lines = lines[1:]
             lines = lines[::-1]
         if not lines:

@@ -9,8 +9,7 @@ from typing import Any
 
 from ownchat.data.chats.exports import objects
 from ownchat.data.files import InputFile
-from ownchat.data.json_rows import json_lines
-from ownchat.data.json_stream import JsonRow
+from ownchat.data.json_stream import JsonRow, json_lines
 from ownchat.data.ledger import Entry
 from ownchat.data.mail.body import clean
 from ownchat.data.mail.headers import seconds
