@@ -8,12 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from ownchat import artifacts
-from ownchat.config import options_page
+from ownchat.config import load_config, options_page
 from ownchat.model import starter
 
 ROOT = Path(__file__).parent.parent
@@ -60,14 +61,17 @@ def test_walkthrough_runs(workplace: Path) -> None:
         assert done.stdout.strip(), command
 
 
-def test_readme_commands_exist() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/formats.md"])
+def test_commands_exist(page: str) -> None:
     commands = [
         line.split("#")[0].strip()
-        for block in blocks(ROOT / "README.md", "sh")
+        for block in blocks(ROOT / page, "sh")
         for line in block.splitlines()
         if line.strip()
     ]
-    assert {"make demo", "make test"} <= set(commands)
+    assert commands
+    if page == "README.md":
+        assert {"make demo", "make test"} <= set(commands)
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M)
     for command in commands:
         program, *arguments = shlex.split(command)
@@ -75,6 +79,8 @@ def test_readme_commands_exist() -> None:
             assert arguments[0] in targets
         elif program == "ownchat":
             flags = [argument for argument in arguments if argument.startswith("--")]
+            given = [after for before, after in pairwise(arguments) if before == "--set"]
+            load_config(sets=given)
             shown = subprocess.run(
                 [sys.executable, "-m", "ownchat", arguments[0], "--help"], capture_output=True, text=True, check=True
             ).stdout

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Any
 
 from ownchat.config import DataConfig
-from ownchat.data.columns import group_of
+from ownchat.data.columns import group_of, is_named
 from ownchat.data.datasets.plain import Plain, understand
 from ownchat.data.datasets.rows import Form, form_of
 from ownchat.data.files import InputFile, UnreadableFile
@@ -39,12 +39,23 @@ def read_json(file: InputFile, data: DataConfig) -> Reading:
 
 def recognise_json_lines(file: InputFile) -> float:
     """How surely a file is JSON lines that the generic reader takes."""
-    return 0.5 if looks_like_json(file) == "jsonl" else 0.0
+    return _sure(file) if looks_like_json(file) == "jsonl" else 0.0
 
 
 def recognise_json(file: InputFile) -> float:
     """How surely a file is JSON that the generic reader takes."""
-    return 0.5 if looks_like_json(file) == "json" else 0.0
+    return _sure(file) if looks_like_json(file) == "json" else 0.0
+
+
+def _sure(file: InputFile) -> float:
+    """Most of a row of a published form, less of one whose keys are named question and answer."""
+    found = file.outline
+    if isinstance(found, dict) and not form_of(found):
+        found = next((value for value in found.values() if _is_rows(value)), found)
+    row = found[0] if isinstance(found, list) and found else found
+    if not isinstance(row, dict):
+        return 0.5
+    return 0.9 if form_of(row) else 0.75 if is_named(list(row)) or row.keys() == {"text"} else 0.5
 
 
 def looks_like_json(file: InputFile) -> str:

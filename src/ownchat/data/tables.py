@@ -90,7 +90,7 @@ def read_table(file: InputFile, data: DataConfig) -> Reading:
 def recognise_table(file: InputFile) -> float:
     """How surely a file is a table of questions and answers, or of texts."""
     if file.suffix in (".csv", ".tsv", ".tab"):
-        return 0.5
+        return 0.75 if looks_like_table(file) else 0.5
     if file.suffix in (".md", ".markdown", ".json", ".jsonl", ".ndjson") or file.magic:
         return 0.0
     return 0.4 if looks_like_table(file) else 0.0

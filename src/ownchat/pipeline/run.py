@@ -85,9 +85,9 @@ def import_and_clean(
     run = artifacts.run_directory(artifacts.free_run_name(name or run_name(source)))
     with artifacts.locked(run):
         artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
-        _import(source, run, config, say)
+        data = _import(source, run, config, say)
         if clean:
-            _clean(run, config, say)
+            _clean(data, run, config, say)
     return run
 
 
@@ -115,7 +115,8 @@ def _request_key(config: Config, source: Path) -> str:
     inputs = {"source": source}
     if Path(config.model.base).expanduser().is_dir():
         inputs["base"] = Path(config.model.base).expanduser()
-    return artifacts.stage_key(config, ("data", "clean", "tokenizer", "model", "train"), inputs)
+    sections = ("data", "clean", "tokenizer", "model", "train", *(("generate",) if config.generate.questions else ()))
+    return artifacts.stage_key(config, sections, inputs)
 
 
 def _report_key(run: Path) -> str | None:
@@ -138,8 +139,8 @@ def _stages(source: Path, run: Path, config: Config, origins: Origins, force: bo
     from ownchat.train import stage as training
 
     artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
-    _import(source, run, config, say)
-    _clean(run, config, say)
+    data = _import(source, run, config, say)
+    _clean(data, run, config, say)
     base = resolve_base(config.model.base)
     tokenizer.run_tokenizer(config, {"base": base}, run / TOKENIZER)
     done = tokenizer.run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
@@ -161,8 +162,10 @@ def _stages(source: Path, run: Path, config: Config, origins: Origins, force: bo
     return _evaluate(run, base, config, say)
 
 
-def _import(source: Path, run: Path, config: Config, say: Say) -> None:
+def _import(source: Path, run: Path, config: Config, say: Say) -> Path:
+    """Read the source and, where asked for, write questions about its documents; the records' directory."""
     from ownchat.data import stage
+    from ownchat.pipeline import questions
 
     done = stage.run(config, {"source": source}, run / IMPORT)
     lost = _lost(done, ("row", "message"))
@@ -172,12 +175,21 @@ def _import(source: Path, run: Path, config: Config, say: Say) -> None:
         say(f"           {printable(file)}: {printable(note)}")
     if len(noted) > MOST_NOTES:
         say(f"           and {len(noted) - MOST_NOTES:,} more notes in {run / IMPORT / artifacts.MANIFEST}")
+    if not config.generate.questions:
+        return run / IMPORT
+    asked = questions.run(config, {"data": run / IMPORT}, run / questions.STAGE)
+    counts = asked.counts
+    _say(
+        say, asked, f"{counts['questions']:,} questions about {counts['passages']:,} passages, answered by "
+        f"{asked.details['model']}; {counts['rejected']:,} rejected",
+    )  # fmt: skip
+    return run / questions.STAGE
 
 
-def _clean(run: Path, config: Config, say: Say) -> None:
+def _clean(data: Path, run: Path, config: Config, say: Say) -> None:
     from ownchat.clean import stage
 
-    done = stage.run(config, {"data": run / IMPORT}, run / CLEAN)
+    done = stage.run(config, {"data": data}, run / CLEAN)
     sizes = ", ".join(f"{split} {done.counts.get(split, 0):,}" for split in artifacts.SPLITS)
     _say(say, done, f"{sizes}{_lost(done, ('row',))}")
 

@@ -180,6 +180,7 @@ def test_scans_and_locks(tmp_path):
 def test_long_books_are_split_and_nothing_is_lost(tmp_path, monkeypatch):
     from ownchat.data.documents import chapters
 
+    monkeypatch.setitem(chapters.ENOUGH, 1, 10**9)
     whole = text_of(understand(tmp_path / "a.pdf", book(70))[1])
     monkeypatch.setitem(chapters.ENOUGH, 1, 1000)
     reading, records, entries = understand(tmp_path / "a.pdf", book(70))

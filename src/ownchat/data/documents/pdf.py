@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise, repeat
+from itertools import repeat, zip_longest
 from typing import Any, BinaryIO
 
 from ownchat.config import DataConfig
 from ownchat.data.documents.chapters import Block, Cuts, read_blocks
+from ownchat.data.documents.pdf_flow import ROMAN, Flow, squeezed
 from ownchat.data.documents.pdf_layout import Faces, Line, page_lines
 from ownchat.data.files import InputFile, UnreadableFile
 from ownchat.data.ledger import Entry
@@ -22,19 +23,11 @@ MARGIN = 0.15  # of a page's height, in which its head and its foot stand
 EDGE_LINES = 3  # at the top and at the bottom of a page that may be running heads
 LOOK_PAGES = 20  # when none of so many has text, and there are no more, the file is a scan
 
-_HEADING_SIZES = ((1.7, 1), (1.35, 2), (1.13, 3))  # times the size of the running text -> level
-_ROMAN = "[ivxlcdm]{1,7}"
 _PAGE_NUMBER = re.compile(
-    rf"[\W_]*(?:(?:page|p\.|seite|s\.|sida|sid|página|pág\.|pagina)\s*)?(?:\d{{1,4}}|{_ROMAN}|[A-Z]-?\d{{1,3}})"
+    rf"[\W_]*(?:(?:page|p\.|seite|s\.|sida|sid|página|pág\.|pagina)\s*)?(?:\d{{1,4}}|{ROMAN}|[A-Z]-?\d{{1,3}})"
     r"(?:\s*(?:/|of|von|av|de|di|van)\s*\d{1,4})?[\W_]*", re.IGNORECASE,
 )  # fmt: skip
-_LEADERS = re.compile(rf"(?:\s?\.){{4,}}\s*(?:\d{{1,4}}|{_ROMAN})?$|(?:\s\.){{3,}}\s*\d{{1,4}}$", re.IGNORECASE)
-_PAGE_END = re.compile(rf"(?:^|\s)(?:\d{{1,4}}|{_ROMAN})$")
-_DIGITS = re.compile(rf"\d+|^{_ROMAN}\b|\b{_ROMAN}$", re.IGNORECASE)
-_BULLET = re.compile(r"(?:[•◦▪▸●○■–—*·‣⁃∙\uf0b7\uf0a7\uf076]|-|o(?=\s)|\(?[0-9a-z]{1,2}[.)]|\[\d+\])(?:\s|$)")
-_SIGN = re.compile(r"[•◦▪▸●○■·‣⁃∙\uf0b7\uf0a7\uf076]\s*")
-_ENDS = tuple('.!?:;。！？…"”»)')
-_HYPHEN = re.compile(r"[^\W\d_][-\u2010]$")
+_DIGITS = re.compile(rf"\d+|^{ROMAN}\b|\b{ROMAN}$", re.IGNORECASE)
 
 
 @dataclass
@@ -59,12 +52,19 @@ def read_pdf(file: InputFile, data: DataConfig) -> Reading:
         count = len(pdf.pages)
         _require_text(pdf, file.name, count)
     except UnreadableFile:
+        stream.close()
         raise
     except Exception as error:  # damaged files fail in many ways
+        stream.close()
         raise _damaged(file.name, error) from error
     cuts = Cuts(file.name)
     pages = f"{count:,} page{'s' if count != 1 else ''}"
-    return read_blocks(_blocks(pdf, file.name, cuts), file=file.name, format="pdf", understood=pages, cuts=cuts)
+
+    def blocks() -> Iterator[Block | Entry]:
+        with stream:
+            yield from _blocks(pdf, file.name, cuts)
+
+    return read_blocks(blocks(), file=file.name, format="pdf", understood=pages, cuts=cuts)
 
 
 def recognise_pdf(file: InputFile) -> float:
@@ -136,7 +136,7 @@ def _outline(pdf: Any) -> dict[str, int]:
                 if depth < 6:
                     walk(item, depth + 1)
             elif len(found) < 20_000:
-                found.setdefault(_squeezed(str(item.title)), depth)
+                found.setdefault(squeezed(str(item.title)), depth)
 
     try:
         walk(pdf.outline, 1)
@@ -146,16 +146,12 @@ def _outline(pdf: Any) -> dict[str, int]:
     return found
 
 
-def _squeezed(text: str) -> str:
-    return re.sub(r"\W+", "", text).casefold()
-
-
 # ----------------------------------------------------------------------------------------------------------- pages
 
 
 def _blocks(pdf: Any, name: str, cuts: Cuts) -> Iterator[Block | Entry]:
     faces, outline = Faces(), _outline(pdf)
-    flow = _Flow(outline, cuts)
+    flow = Flow(outline, cuts)
     held: list[_Page] = []
     done = 0  # pages of ``held`` that are written: they stay as the neighbours of those that follow
     count = len(pdf.pages)
@@ -177,16 +173,17 @@ def _blocks(pdf: Any, name: str, cuts: Cuts) -> Iterator[Block | Entry]:
     yield from flow.rest()
 
 
-def _written(held: list[_Page], start: int, end: int, cuts: Cuts, flow: _Flow, count: int) -> Iterator[Block]:
+def _written(held: list[_Page], start: int, end: int, cuts: Cuts, flow: Flow, count: int) -> Iterator[Block]:
     """The blocks of some pages, without what stands at the edge of their neighbours too."""
-    flow.measure(held)
+    flow.measure([page.lines for page in held])
     seen = Counter(key for page in held for key in {head for row in page.edges for head in _heads(page, row)})
     places = Counter[tuple[int, float]]()  # of running heads, whatever they say: a chapter may have two pages only
-    numbers = Counter[int]()
+    occupied, numbers = Counter[tuple[int, float]](), Counter[int]()
     for page in held:
         for row in page.edges:
             for index, (key, place) in zip(row, _heads(page, row), strict=True):
                 places[place, page.lines[index].size] += seen[key, place] >= 3
+                occupied[place, page.lines[index].size] += 1
                 numbers[place] += _PAGE_NUMBER.fullmatch(page.lines[index].text) is not None
     enough = min(3, max(count, 2))
 
@@ -200,12 +197,16 @@ def _written(held: list[_Page], start: int, end: int, cuts: Cuts, flow: _Flow, c
             return "page number cut"
         if flow.body and line.size > 1.12 * flow.body:
             return ""  # a heading, such as "Chapter 7"
-        return "running head cut" if seen[head] >= enough or places[head[1], line.size] >= 5 else ""
+        kind = (head[1], line.size)
+        elsewhere = places[kind] >= 5 and places[kind] > 0.6 * occupied[kind]
+        return "running head cut" if seen[head] >= enough or elsewhere else ""
 
     for page in held[start:end]:
         gone: dict[int, str] = {}
-        for edge in (page.edges[:EDGE_LINES], page.edges[: -EDGE_LINES - 1 : -1]):
-            for row, inner in zip(edge, [*edge[1:], None], strict=True):  # inwards, up to the page's own first line
+        for edge in (page.edges[: EDGE_LINES + 1], page.edges[: -EDGE_LINES - 2 : -1]):
+            for row, inner in zip_longest(edge[:EDGE_LINES], edge[1:]):  # inwards, up to the page's own first line
+                if row is None:
+                    break
                 found = {index: rule(page, index, head) for index, head in zip(row, _heads(page, row), strict=True)}
                 if not all(found.values()):
                     break
@@ -238,7 +239,8 @@ def _edges(lines: list[Line]) -> list[list[int]]:
             rows[-1].append(index)
         else:
             rows.append([index])
-    return rows if len(rows) <= 2 * EDGE_LINES else rows[:EDGE_LINES] + rows[-EDGE_LINES:]
+    most = EDGE_LINES + 1  # and one more, which tells whether they stand apart
+    return rows if len(rows) <= 2 * most else rows[:most] + rows[-most:]
 
 
 def _heads(page: _Page, row: list[int]) -> list[tuple[str, int]]:
@@ -256,153 +258,3 @@ def _has_picture(page: Any) -> bool:
         return any(form.get_object().get("/Subtype") == "/Image" for form in forms.get_object().values())
     except Exception:
         return False
-
-
-# ------------------------------------------------------------------------------------------------------ paragraphs
-
-
-class _Flow:
-    """Lines to blocks: headings by bookmark or size, paragraphs joined over lines and pages."""
-
-    def __init__(self, outline: dict[str, int], cuts: Cuts) -> None:
-        self.outline, self.cuts = outline, cuts
-        self.body = self.leading = 0.0
-        self.words: set[str] = set()  # with a hyphen inside
-        self._open: Block | None = None  # the last paragraph of a page, which the next may continue
-        self._mono: list[str] = []
-        self._left = 0.0  # of the first of them
-        self._last_bullet = False
-
-    def measure(self, pages: list[_Page]) -> None:
-        """The size and the leading of the running text: those of most characters."""
-        sizes, leadings = Counter[float](), Counter[float]()
-        for page in pages:
-            for line in page.lines:
-                sizes[round(line.size * 2) / 2] += len(line.text)
-            for above, below in pairwise(page.lines):
-                if 0 < above.y - below.y < 3 * above.size and above.size == below.size:
-                    leadings[round((above.y - below.y) * 2) / 2] += 1
-            if len(self.words) < 50_000:
-                self.words.update(
-                    word.casefold() for line in page.lines for word in re.findall(r"[^\W\d_]+-[^\W\d_]+", line.text)
-                )
-        if sizes:
-            self.body = sizes.most_common(1)[0][0]
-        if leadings:
-            self.leading = leadings.most_common(1)[0][0]
-
-    def page(self, lines: list[Line], number: int) -> Iterator[Block]:
-        """The blocks that are complete after this page."""
-        contents = 3 * sum(_LEADERS.search(line.text) is not None for line in lines) > len(lines)
-        right = sorted((line.x1 for line in lines), reverse=True)[len(lines) // 10 :][:1] or [0.0]
-        above: Line | None = None
-        index = 0
-        while index < len(lines):
-            line = lines[index]
-            if _LEADERS.search(line.text) or (contents and (_PAGE_END.search(line.text) or self._depth([line]))):
-                self.cuts.add("table of contents line cut", line.text)
-                index, above = index + 1, line
-                continue
-            level, used = self._heading(lines, index)
-            if level:
-                yield from self.rest()
-                title = self._joined([part.text for part in lines[index : index + used]])
-                yield Block(title, number, level)
-                index, above = index + used, lines[index + used - 1]
-                continue
-            if line.mono:
-                if not self._mono:
-                    yield from self.rest()
-                    self._left = line.x0
-                    self._open = Block("", number)
-                indent = " " * max(round((line.x0 - self._left) / (0.6 * max(line.size, 1))), 0)
-                self._mono.append(indent[:60] + line.text)
-            elif self._continues(above, line, right[0]):
-                assert self._open is not None
-                self._open.text = self._joined([self._open.text, line.text])
-            else:
-                yield from self.rest()
-                bullet = bool(_BULLET.match(line.text))
-                tight = above is not None and ((bullet and self._last_bullet) or (line.row and above.row))
-                self._open = Block(_SIGN.sub("- ", line.text, count=1) if bullet else line.text, number, tight=tight)
-                self._last_bullet = bullet
-            index, above = index + 1, line
-
-    def rest(self) -> Iterator[Block]:
-        """What is still open."""
-        block, self._open = self._open, None
-        if self._mono:
-            assert block is not None
-            block.text, self._mono = "```\n" + "\n".join(self._mono) + "\n```", []
-        if block is not None and block.text.strip():
-            yield block
-
-    def _heading(self, lines: list[Line], index: int) -> tuple[int, int]:
-        """The level of the heading that begins here, and how many lines it takes; 0: it is none."""
-        line = lines[index]
-        alike = [line]
-        for below in lines[index + 1 : index + 4]:
-            if abs(below.size - line.size) > 0.3 or below.bold != line.bold or alike[-1].y - below.y > 1.6 * line.size:
-                break
-            if alike[-1].y - below.y < -2:
-                break
-            alike.append(below)
-        for used in range(min(len(alike), 3), 0, -1):
-            if self.outline and (depth := self._depth(alike[:used])) and (line.bold or line.size > self.body):
-                return depth, used
-        if not any(map(str.isalpha, line.text)) or not self.body or line.mono:
-            return 0, 0
-        ratio = line.size / self.body
-        level = next((level for size, level in _HEADING_SIZES if ratio >= size), 0)
-        text = " ".join(part.text for part in alike)
-        if level and len(alike) <= 3 and len(text) <= 200:
-            return level, len(alike)
-        gap = lines[index - 1].y - line.y if index else 99.0
-        alone = len(alike) == 1 and len(line.text) <= 100 and (gap > 1.25 * self.leading or gap < 0)
-        if line.bold and ratio > 0.95 and alone and not line.text.endswith((".", ",", ";", ":")):
-            return 4, 1
-        return 0, 0
-
-    def _depth(self, lines: list[Line]) -> int:
-        text = _squeezed("".join(line.text for line in lines))
-        bare = _squeezed(re.sub(r"^\s*(?:(?:chapter|kapitel|appendix|part)\s+)?[\dA-Z]+(?:\.\d+)*\.?\s+", "",
-                                " ".join(line.text for line in lines), flags=re.IGNORECASE))  # fmt: skip
-        return self.outline.get(text, 0) or self.outline.get(bare, 0)
-
-    def _continues(self, above: Line | None, line: Line, right: float) -> bool:
-        """Whether a line goes on with the paragraph that is open."""
-        if self._open is None or self._mono or line.row or _BULLET.match(line.text):
-            return False
-        text = self._open.text
-        if above is None:  # the first line of a page
-            return not text.endswith(_ENDS) and (line.text[:1].islower() or _HYPHEN.search(text) is not None)
-        gap = above.y - line.y
-        if gap < -2:  # the next column
-            return not text.endswith(_ENDS) and not line.text[:1].isupper()
-        if abs(above.size - line.size) > 1.2:
-            return False
-        if gap > 1.35 * max(self.leading, line.size):
-            return False
-        if above.row:
-            return line.x0 > above.x0 + 2 * line.size  # a later cell that takes several lines
-        indented = line.x0 > above.x0 + 0.8 * line.size and not _BULLET.match(text[-200:])
-        short = above.x1 < right - 0.25 * (right - above.x0)
-        if indented and text.endswith(_ENDS):
-            return False
-        return not (short and text.endswith(_ENDS))
-
-    def _joined(self, parts: list[str]) -> str:
-        """Lines to one text; a word that was parted at a line's end is whole again."""
-        text = parts[0].replace("\xad", "") if not parts[0].endswith("\xad") else parts[0]
-        for part in parts[1:]:
-            if text.endswith("\xad"):
-                text = text[:-1] + part
-            elif _HYPHEN.search(text) and part[:1].islower():
-                before, after = re.findall(r"[^\W\d_]+", text)[-1], re.match(r"[^\W\d_]*", part)
-                whole = f"{before}-{after[0] if after else ''}".casefold()
-                text = text + part if whole in self.words else text[:-1] + part
-            elif text.endswith(("-", "/")) and not text.endswith((" -", " /")):
-                text += part
-            else:
-                text = f"{text} {part}"
-        return text
