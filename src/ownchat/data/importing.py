@@ -9,11 +9,11 @@ from typing import Any, cast
 from ownchat.config import DataConfig
 from ownchat.data.files import InputFile, UnreadableFile, open_file
 from ownchat.data.ledger import Entry, Ledger, Unit
-from ownchat.data.plan import Task
+from ownchat.data.plan import Task, as_data_error
 from ownchat.data.readers import FORMATS
 from ownchat.data.reading import Reading, row_id
 from ownchat.data.records import Record, ShardWriter, batched, message
-from ownchat.errors import DataError, LedgerError, OwnchatError, printable
+from ownchat.errors import DataError, LedgerError
 
 
 @dataclass
@@ -53,7 +53,7 @@ def import_task(
             reading = format.together(files, data) if format.together else format.read(files[0], data)
         except Exception as error:  # a reader's library may raise anything on damaged input
             for file in files:
-                _unreadable(file.name, _as_data_error(error, file.name), ledger, outcome)
+                _unreadable(file.name, as_data_error(error, file.name), ledger, outcome)
             return outcome
         _import_reading(reading, files, label, task, data, ledger, writer, outcome)
     return outcome
@@ -83,7 +83,7 @@ def guarded(reading: Reading, name: str) -> Iterator[Record | Entry]:
                 last = item["source"]["line"]
             yield item
     except Exception as error:  # as above
-        problem = _as_data_error(error, name)
+        problem = as_data_error(error, name)
         id, place = row_id(name, -1), f"{name}, after line {last}: {problem.what}"
         yield Entry("row", id, "unreadable", "the rest of the file", parents=(name,), detail=place)
 
@@ -180,15 +180,6 @@ def _unreadable(name: str, error: DataError, ledger: Ledger, outcome: Outcome) -
     ledger.fate("file", name, "unreadable", "unreadable file", detail=error.what)
     outcome.warn(error)
     outcome.files.append({"file": name, "format": None, "understood as": f"not read: {error.what}", "records": 0})
-
-
-def _as_data_error(error: Exception, name: str) -> DataError:
-    if isinstance(error, DataError):
-        return error
-    if isinstance(error, OwnchatError):
-        raise error
-    text = printable(f"{type(error).__name__}: {error}")[:300]
-    return DataError(f"the reader stopped: {text}", where=name, fix="the file may be damaged; open it, save it again")
 
 
 def _no_record(name: str, first: Entry | None, unreadable: str) -> DataError:

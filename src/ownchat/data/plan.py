@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ownchat.config import DataConfig
-from ownchat.data.files import Found, UnreadableFile, open_file
+from ownchat.data.files import Found, open_file
 from ownchat.data.readers import detect
+from ownchat.errors import DataError, OwnchatError, printable
 
 CHUNK_BYTES = 48_000_000  # files that one process reads at a time; a shard's order of magnitude
 
@@ -29,7 +30,7 @@ class Plan:
 
     tasks: list[Task] = field(default_factory=list)
     skipped: list[Found] = field(default_factory=list)
-    unreadable: list[tuple[str, UnreadableFile]] = field(default_factory=list)
+    unreadable: list[tuple[str, DataError]] = field(default_factory=list)
     archives: list[Found] = field(default_factory=list)
 
     @property
@@ -50,8 +51,8 @@ def make_plan(found: Iterable[Found], data: DataConfig, on_file: Callable[[], No
         else:
             try:
                 format, confidence = detect(open_file(one.path, one.name, beginning_only=True), data.format)
-            except UnreadableFile as error:
-                plan.unreadable.append((one.name, error))
+            except Exception as error:  # not only UnreadableFile: a library may raise anything on damaged input
+                plan.unreadable.append((one.name, as_data_error(error, one.name)))
                 continue
             file, size = (one.path, one.name), one.path.stat().st_size
             if format.together is not None and format.name in together:
@@ -76,3 +77,13 @@ def chunks(plan: Plan) -> list[list[Task]]:
         made[-1].append(task)
         size += task.size
     return made
+
+
+def as_data_error(error: Exception, name: str) -> DataError:
+    """What a reader raised, as something to tell the user; raises it where the fault is ours."""
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, OwnchatError):
+        raise error
+    text = printable(f"{type(error).__name__}: {error}")[:300]
+    return DataError(f"the reader stopped: {text}", where=name, fix="the file may be damaged; open it, save it again")

@@ -47,6 +47,10 @@ class RawMail(NamedTuple):
     cut: bool = False  # larger than LARGEST_MAIL
 
 
+# a document that keeps the header of the mail it once was says what it is written in now
+_DOCUMENT = re.compile(rb"^content-type:\s*text/(asciidoc|markdown|x-rst|x-tex)", re.IGNORECASE | re.MULTILINE)
+
+
 def recognise_mail(file: InputFile) -> float:
     """A mailbox or a mail: it begins with a "From " line or with the header fields of a mail."""
     if file.magic:
@@ -62,7 +66,7 @@ def recognise_mail(file: InputFile) -> float:
     if not re.match(r">?[!-9;-~]{1,70}[ \t]*:", beginning) and not named:
         return 0.0
     if is_header(_block(beginning)):
-        return 0.97
+        return 0.0 if _DOCUMENT.search(_block(beginning)) and not named else 0.97
     return 0.6 if named else 0.0
 
 
