@@ -51,6 +51,8 @@ def home() -> Path:
     """``$OWNCHAT_HOME`` (default ``~/.ownchat``), made with mode 0700: it holds people's text."""
     path = Path(os.environ.get("OWNCHAT_HOME") or Path.home() / ".ownchat").expanduser()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
+        path.chmod(0o700)
     return path
 
 
@@ -220,7 +222,8 @@ def stage_key(config: Config, sections: Sequence[str], inputs: Mapping[str, Path
     """Hash of what a stage's result depends on: version, its sections of the configuration, its inputs."""
     parts = {
         "version": __version__,
-        "config": {section: getattr(config, section).model_dump() for section in sections},
+        # how many processes read makes no difference to what they read
+        "config": {section: getattr(config, section).model_dump(exclude={"workers"}) for section in sections},
         "inputs": {name: fingerprint(path) for name, path in sorted(inputs.items())},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -184,8 +184,13 @@ def chat(
     )
 
 
-@app.command()
+runs_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, help="The runs of this machine.")
+app.add_typer(runs_app, name="runs")
+
+
+@runs_app.callback(invoke_without_command=True)
 def runs(
+    context: typer.Context,
     delete: Annotated[list[str] | None, typer.Option(help="Remove this run for good.", metavar="NAME")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -195,6 +200,8 @@ def runs(
     from ownchat import artifacts
     from ownchat.pipeline import runs as of_machine
 
+    if context.invoked_subcommand:
+        return
     for name in delete or ():
         freed = of_machine.delete(name)
         typer.echo(f"{name} removed, {freed / 1e6:,.0f} MB freed")
@@ -213,6 +220,38 @@ def runs(
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.modified))
         columns = f"{run.name:<{widths[0]}}  {run.status:<{widths[1]}}  {run.num_bytes / 1e6:>7,.0f} MB  {when}"
         typer.echo(f"{columns}  {run.result}".rstrip())
+
+
+@runs_app.command("find")
+def find_in_runs(
+    text: Annotated[str, typer.Argument(help="A name, an address, any text.")], json: JsonOption = False
+) -> None:
+    """Which runs hold a text, a person's name for example."""
+    from dataclasses import asdict
+
+    from ownchat.pipeline import runs as of_machine
+
+    places = list(of_machine.find(text))
+    if json:
+        _print_json([asdict(place) for place in places])
+        return
+    for place in places:
+        what = f"{place.records:,} record{'s' if place.records != 1 else ''}" if "." not in place.stage else "the file"
+        typer.echo(f"{place.run}  {place.stage}  {what}")
+    if not places:
+        typer.echo("no run holds this text")
+    elif any(place.stage.endswith("/train") for place in places):
+        typer.echo(
+            "A model trained on records that hold it can repeat it: train again without them, or delete the run."
+        )
+
+
+@runs_app.command("purge-raw")
+def purge_raw(name: Annotated[str, typer.Argument(help="A finished run.")]) -> None:
+    """Remove a run's text as it came and what cleaning dropped; model, cleaned text and report stay."""
+    from ownchat.pipeline import runs as of_machine
+
+    typer.echo(f"{name}: raw and dropped text removed, {of_machine.purge_raw(name) / 1e6:,.1f} MB freed")
 
 
 @app.command()
@@ -247,6 +286,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """The program: errors become messages and exit codes here and nowhere else."""
+    os.umask(0o077)  # what is written here holds people's text: for its owner alone
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries among each other: nothing to do for us

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,3 +270,28 @@ def test_control_characters_of_files_do_not_reach_the_terminal(home: Path, tiny_
     assert "\x1b" not in shown.stdout + shown.stderr and "\x07" not in shown.stdout
     wrong = ownchat(home, "train", tmp_path / "in.csv", "--map", "answer=\x1b[31mx", code=2)
     assert "\x1b" not in wrong.stderr
+
+
+def test_whom_the_runs_hold_and_how_raw_text_goes(home: Path, trained: dict) -> None:
+    shutil.copytree(home / "runs" / "company-faq", home / "runs" / "copy")
+    places = json.loads(ownchat(home, "runs", "find", "THE  valve 0", "--json").stdout)
+    assert {"run": "copy", "stage": "1-data", "records": 1} in places
+    assert any(place["stage"].startswith("2-clean/") for place in places)
+    assert "no run holds this text" in ownchat(home, "runs", "find", "Anna Berg").stdout
+    assert "at least two characters" in ownchat(home, "runs", "find", "a", code=2).stderr
+
+    assert "raw and dropped text removed" in ownchat(home, "runs", "purge-raw", "copy").stdout
+    assert not list((home / "runs" / "copy" / "1-data").glob("*.parquet")) or [
+        path.name for path in (home / "runs" / "copy" / "1-data").glob("*.parquet")
+    ] == ["ledger.parquet"]
+    left = {place["stage"] for place in json.loads(ownchat(home, "runs", "find", "The valve 0", "--json").stdout)
+            if place["run"] == "copy"}  # fmt: skip
+    assert not left & {"1-data", "2-clean/dropped"}
+    assert ownchat(home, "evaluate", "copy", "--set", "evaluate.answers=0").stdout
+    assert "no such run" in ownchat(home, "runs", "purge-raw", "nobody", code=2).stderr
+    ownchat(home, "runs", "--delete", "copy")
+
+
+def test_what_is_written_is_for_its_owner_alone(home: Path, trained: dict) -> None:
+    run = home / "runs" / "company-faq"
+    assert all(not path.lstat().st_mode & 0o077 for path in [run, *run.rglob("*")])

@@ -1,14 +1,19 @@
-"""The runs of this machine: what they are, what they reached, what they take, and how to be rid of one."""
+"""The runs of this machine: what they are, what they reached, whom they hold, and how to be rid of one or its text."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ownchat import artifacts
-from ownchat.artifacts import REPORT, TRAIN, read_json
-from ownchat.errors import RunError
+from ownchat.artifacts import CLEAN, IMPORT, REPORT, SPLITS, TRAIN, read_json
+from ownchat.errors import RunError, UserError
+from ownchat.pipeline import questions
+
+RAW = (IMPORT, questions.STAGE)  # stages that hold the text as it came
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,96 @@ def delete(name: str) -> int:
     with artifacts.locked(run):
         shutil.rmtree(run)
     return size
+
+
+def purge_raw(name: str) -> int:
+    """Remove the text of a run as it came, before cleaning, and what cleaning dropped; returns the bytes freed.
+
+    The cleaned splits, the model and the report stay. Of the ledgers what they quote of the text goes, places stay.
+    Raises :class:`~ownchat.errors.RunError` for a run whose training is not finished (it would start from the raw
+    text) or that is in use.
+    """
+    run = artifacts.existing_run(name)
+    if artifacts.finished_model(run) is None:
+        raise RunError(
+            "its training is not finished", where=str(run), fix="finish it, or remove it: ownchat runs --delete"
+        )
+    before = describe(run).num_bytes
+    with artifacts.locked(run):
+        for stage in RAW:
+            for shard in (run / stage).glob("[0-9]*.parquet"):
+                shard.unlink()
+            (run / stage / artifacts.MANIFEST).unlink(missing_ok=True)  # it is not complete any more
+        (run / questions.REPLIES).unlink(missing_ok=True)
+        shutil.rmtree(run / CLEAN / "dropped", ignore_errors=True)
+        for stage in (*RAW, CLEAN):
+            _forget_quotations(run / stage)
+    return before - describe(run).num_bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run holds a text: a stage, and in how many records (for the report's files: 1)."""
+
+    run: str
+    stage: str
+    records: int
+
+
+def find(text: str) -> Iterator[Place]:
+    """Where the runs of this machine hold a text, a person's name for example; letter case and white space aside.
+
+    Searched are records of all stages that hold text (messages, names of speakers, documents, groups), written
+    questions and the report's files; not the weights, which were trained on what ``2-clean/train`` holds. Raises
+    :class:`~ownchat.errors.UserError` for a text of less than two characters.
+    """
+    words = text.split()
+    if len("".join(words)) < 2:
+        raise UserError("give at least two characters to look for", where="runs find")
+    pattern = r"[\s\p{Z}]+".join(re.escape(word) for word in words)
+    for run in artifacts.list_runs():
+        for stage in (*RAW, *(f"{CLEAN}/{name}" for name in (*SPLITS, "dropped"))):
+            if count := _records_with(run / stage, pattern):
+                yield Place(run.name, stage, count)
+        loose = re.compile(r"\s+".join(re.escape(word) for word in words), re.IGNORECASE)
+        for file in (run / questions.REPLIES, run / REPORT / "report.html", run / REPORT / "report.json"):
+            if file.is_file() and loose.search(file.read_text(encoding="utf-8", errors="replace")):
+                yield Place(run.name, str(file.relative_to(run)), 1)
+
+
+def _records_with(directory: Path, pattern: str) -> int:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ownchat.data.records import read_batches
+
+    def found(texts: pa.Array) -> np.ndarray:
+        hits = pc.fill_null(pc.match_substring_regex(texts, pattern, ignore_case=True), False)
+        return np.asarray(hits.to_numpy(zero_copy_only=False), bool)
+
+    count = 0
+    for batch in read_batches(directory):
+        hit = found(batch.column("text")) | found(batch.column("group"))
+        for name in ("messages", "chosen", "rejected"):
+            lists = batch.column(name)
+            flat, rows = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
+            for field in ("content", "name", "tool_calls"):
+                hit[rows[found(flat.field(field))]] = True
+        count += int(hit.sum())
+    return count
+
+
+def _forget_quotations(stage: Path) -> None:
+    """Details of a ledger end after the line they name."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from ownchat.data.ledger import NAME
+
+    path = stage / NAME
+    if path.is_file():
+        table = pq.read_table(path)
+        place = pc.replace_substring_regex(table.column("detail"), r"(, line \d+).*", r"\1")
+        column = table.schema.get_field_index("detail")
+        pq.write_table(table.set_column(column, "detail", place), path, compression="zstd")
