@@ -47,9 +47,14 @@ class Report:
 # ---------------------------------------------------------------------------------------------- home and runs
 
 
+def home_path() -> Path:
+    """Where :func:`home` is, whether it is there or not."""
+    return Path(os.environ.get("OWNCHAT_HOME") or Path.home() / ".ownchat").expanduser()
+
+
 def home() -> Path:
     """``$OWNCHAT_HOME`` (default ``~/.ownchat``), made with mode 0700: it holds people's text."""
-    path = Path(os.environ.get("OWNCHAT_HOME") or Path.home() / ".ownchat").expanduser()
+    path = home_path()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
         path.chmod(0o700)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
+import signal
 import sys
 import time
 import warnings
@@ -20,7 +22,7 @@ import typer
 
 from ownchat import __version__
 from ownchat.config import ALIASES, Config, Origins, load_config
-from ownchat.errors import ConfigError, Interrupted, UserError
+from ownchat.errors import ConfigError, Interrupted, UserError, printable, system_error
 
 app = typer.Typer(
     add_completion=False,
@@ -48,12 +50,15 @@ AssistantOption = Annotated[
 DomainOption = Annotated[
     list[str] | None, typer.Option("--assistant-domain", help="Mail domain of the assistants.", metavar="DOMAIN")
 ]
+RecipeOption = Annotated[
+    Path | None, typer.Option("--recipe", help="Cleaning as accepted in a preview.", metavar="FILE")
+]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message for conversations without one.")]
 
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    source: Annotated[Path, typer.Argument(help="A file or a folder.", readable=False)],
     preview: Annotated[bool, typer.Option("--preview", help="Show how it is understood; write nothing.")] = False,
     rows: Annotated[int, typer.Option("--rows", help="Records of each file in the preview.", min=1)] = 3,
     name: NameOption = None,
@@ -68,7 +73,7 @@ def import_(
 ) -> None:
     """Read files into records."""
     who = {"assistant": assistant, "assistant_domain": assistant_domain}
-    settings, origins = _settings(config, set, map, format, system=system, **who)
+    settings, origins = _settings(config, set, map, format, None, system=system, **who)
     if preview and json:
         from ownchat.data.preview import preview as look
 
@@ -86,7 +91,10 @@ def import_(
 
 @app.command()
 def clean(
-    source: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    source: Annotated[Path, typer.Argument(help="A file or a folder.", readable=False)],
+    preview: Annotated[bool, typer.Option("--preview", help="A page of what each step does; nothing is kept.")] = False,
+    show_private: Annotated[bool, typer.Option("--show-private", help="Private data unmasked on that page.")] = False,
+    recipe: RecipeOption = None,
     name: NameOption = None,
     map: MapOption = None,
     format: FormatOption = None,
@@ -96,15 +104,25 @@ def clean(
     config: ConfigOption = None,
     set: SetOption = None,
 ) -> None:
-    """Read, repair, drop duplicates, split: everything before training."""
+    """Read, repair, redact, drop duplicates, split: everything before training."""
     who = {"assistant": assistant, "assistant_domain": assistant_domain}
-    settings, origins = _settings(config, set, map, format, system=system, **who)
+    settings, origins = _settings(config, set, map, format, recipe, system=system, **who)
+    if preview:
+        from rich.console import Console
+
+        from ownchat import artifacts
+        from ownchat.pipeline import clean_preview, run
+
+        page = artifacts.home() / "previews" / (name or run.run_name(_existing(source))) / "clean.html"
+        console = Console(highlight=False)
+        clean_preview.write_clean_preview(settings, source, page, console, show_private=show_private)
+        return
     _first_stages(source, name, settings, origins, clean=True)
 
 
 @app.command()
 def train(
-    source: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    source: Annotated[Path, typer.Argument(help="A file or a folder.", readable=False)],
     name: NameOption = None,
     base: Annotated[str | None, typer.Option(help="starter, a directory, a run, or a Hugging Face id.")] = None,
     method: Annotated[str | None, typer.Option(help="lora or full.")] = None,
@@ -116,6 +134,7 @@ def train(
     format: FormatOption = None,
     assistant: AssistantOption = None,
     assistant_domain: DomainOption = None,
+    recipe: RecipeOption = None,
     config: ConfigOption = None,
     set: SetOption = None,
     force: Annotated[bool, typer.Option("--force", help="Start an unfinished training again from nothing.")] = False,
@@ -123,8 +142,8 @@ def train(
 ) -> None:
     """A folder of text to a chat model: import, clean, split, train, evaluate, report."""
     settings, origins = _settings(
-        config, set, map, format, base=base, method=method, epochs=epochs, minutes=minutes, seed=seed, system=system,
-        assistant=assistant, assistant_domain=assistant_domain,
+        config, set, map, format, recipe, base=base, method=method, epochs=epochs, minutes=minutes, seed=seed,
+        system=system, assistant=assistant, assistant_domain=assistant_domain,
     )  # fmt: skip
     from ownchat.pipeline import run
 
@@ -234,16 +253,8 @@ def find_in_runs(
     places = list(of_machine.find(text))
     if json:
         _print_json([asdict(place) for place in places])
-        return
-    for place in places:
-        what = f"{place.records:,} record{'s' if place.records != 1 else ''}" if "." not in place.stage else "the file"
-        typer.echo(f"{place.run}  {place.stage}  {what}")
-    if not places:
-        typer.echo("no run holds this text")
-    elif any(place.stage.endswith("/train") for place in places):
-        typer.echo(
-            "A model trained on records that hold it can repeat it: train again without them, or delete the run."
-        )
+    else:
+        typer.echo("\n".join(of_machine.found_lines(places)))
 
 
 @runs_app.command("purge-raw")
@@ -293,6 +304,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 must not end an hour's work
+    signal.signal(signal.SIGTERM, _terminate)  # stages that save something on the way have handlers of their own
     with _exit_codes():
         app()
 
@@ -307,23 +319,31 @@ def _exit_codes() -> Iterator[None]:
     except Interrupted as error:
         typer.echo(f"\nownchat: {error}", err=True)
         sys.exit(130)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != 130:  # 130: Typer met a Ctrl-C and said nothing
+            raise
         typer.echo("\nownchat: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:  # `ownchat runs | head`: the reader left, and that is fine
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None:  # not the machine's, but a library's
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"ownchat: {where}{error.strerror}", err=True)
+        from ownchat import artifacts
+
+        typer.echo(f"ownchat: {system_error(error, where=str(artifacts.home_path()))}", err=True)
         sys.exit(2)
 
 
+def _terminate(*_: object) -> None:
+    raise Interrupted("ended by a signal; the same command goes on or begins again")
+
+
 def _settings(
-    path: Path | None, sets: list[str] | None, maps: list[str] | None, formats: list[str] | None, **flags: Any
-) -> tuple[Config, Origins]:
+    path: Path | None, sets: list[str] | None, maps: list[str] | None, formats: list[str] | None,
+    recipe: Path | None, **flags: Any,
+) -> tuple[Config, Origins]:  # fmt: skip
     values: dict[str, Any] = {ALIASES[flag]: value for flag, value in flags.items()}
     if maps:
         pairs = [text.partition("=") for text in maps]
@@ -331,6 +351,10 @@ def _settings(
             if not (role and separator and column):
                 raise ConfigError(f'"{role}{separator}{column}"', where="--map", fix="write --map question=COLUMN")
         values["data.map"] = {role: column for role, _, column in pairs}
+    if recipe is not None:
+        from ownchat.clean.recipe import read_recipe
+
+        values |= read_recipe(recipe)
     if formats:
         pairs = [text.rpartition("=") for text in formats]
         values["data.format"] = {pattern or "*": format for pattern, _, format in pairs}
@@ -351,7 +375,7 @@ def _first_stages(
 
     made = run.import_and_clean(_existing(source), name=name, config=settings, origins=origins, clean=clean)
     typer.echo(f"written to {made}")
-    typer.echo(f"to go on: ownchat train {source}" + (f" --name {name}" if name else ""))
+    typer.echo(f"to go on: ownchat train {shlex.quote(printable(str(source)))}" + (f" --name {name}" if name else ""))
     if as_json:
         _print_json(artifacts.read_json(made / artifacts.IMPORT / artifacts.MANIFEST))
 

@@ -14,6 +14,7 @@ One tree, so that a caller can catch one thing:
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -72,6 +73,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f'did you mean "{matches[0]}"?' if matches else ""
+
+
+def system_error(error: OSError, *, where: str) -> UserError:
+    """What the machine refuses, with what to do about it; ``where`` stands in where the error names no file.
+
+    >>> print(system_error(OSError(28, "No space left on device"), where="/home/you/.ownchat").what)
+    the disk is full
+    """
+    where = str(error.filename or where)
+    if error.errno == errno.ENOSPC:
+        fix = "free space (ownchat runs shows what runs take), or set OWNCHAT_HOME to a folder on another disk"
+        return UserError("the disk is full", where=where, fix=fix)
+    fixes = {
+        errno.EROFS: "set OWNCHAT_HOME to a folder that can be written to",
+        errno.EACCES: "check the permissions, or set OWNCHAT_HOME to a folder of your own",
+    }
+    return UserError(error.strerror or str(error), where=where, fix=fixes.get(error.errno or 0, ""))
 
 
 def printable(text: str) -> str:

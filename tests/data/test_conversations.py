@@ -284,3 +284,16 @@ def test_every_message_has_one_fate_and_no_text_is_lost(items, crowd, whole, nam
             kept.update({text: turn["content"].count(text) for text in ("Hi?", "!help", "ben, why?", "🙂")})
     assert all(kept[text] <= parts[text] for text in kept)
     assert sum(parts[text] - kept[text] for text in kept) <= dropped
+
+
+def test_staff_of_some_threads_decides_nothing_about_the_others():
+    """A mailbox: the shop's address is staff in its thread, whose mailbox it is answers friends; tickets have none."""
+    items: list[Any] = [
+        *said("Ivo: Where is it?", "Shop: On its way", thread="a"),
+        *said("Mara: Lunch?", "Ivo: Yes", thread="b"),
+    ]
+    items[1].answer = True
+    reading, records, _ = read(items, {"owner": "Ivo", "threads_are_whole": True})
+    assert answering(reading, records) == {"Shop", "Ivo"}
+    reading, records, _ = read(items, {"threads_are_whole": True})
+    assert answering(reading, records) == {"Shop"}

@@ -66,7 +66,7 @@ def test_a_mixed_folder(tmp_path, capsys):
     assert report.details["ledger"]["row"]["dropped"] == 1
     assert report.details["rules"]["row dropped"] == {"no answer": 1}
     warned = capsys.readouterr().err
-    assert all(name in warned for name in ("1 files of pictures", "void.txt", "prices.csv", "pipe", "gone"))
+    assert all(name in warned for name in ("1 file of pictures", "void.txt", "prices.csv", "pipe", "gone"))
     ids = {record["id"] for record in read_records(tmp_path / "1-data")}
     assert ids == {id for id, (fate, _) in fates(tmp_path / "1-data", "row").items() if fate == "kept"}
 

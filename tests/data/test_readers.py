@@ -322,3 +322,40 @@ def test_unreadable_files(tmp_path, content, reason):
         open_file(tmp_path / "a.txt", "a.txt")
     assert error.value.where == "a.txt"
     assert error.value.fix
+
+
+PAIR = {"prompt": "Which lamp is it?", "chosen": "The red one.", "rejected": "No idea."}
+
+
+@pytest.mark.parametrize(
+    "row, lost",
+    [
+        ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}, {"messages": []}),
+        ({"question": "How long does it take?", "answer": "Ten weeks."}, {"question": "Why so?", "answer": ""}),
+        ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes"}]}, {"conversations": []}),
+        (PAIR, PAIR | {"rejected": "The red one."}),
+        ({"instruction": "Add.", "instances": [{"input": "1", "output": "2"}] * 2}, {"messages": 3}),
+        ({"prompt": "Hi there", "responses": ["Yes", "No"], "scores": [2, 1]}, PAIR | {"rejected": ""}),
+        ({"product": "lamp", "rating": 5, "review": "It is bright and warm."}, {}),
+        ({"text": "Once upon a time there was a lamp."}, {"text": " "}),
+        ({"id": "1", "turns": [["agent", "Hello there"], ["user", "My lamp is dark"], ["agent", "Turn it on"]]},
+         {"id": "1", "turns": []}),
+    ],
+)  # fmt: skip
+def test_equal_rows_on_one_line_have_ids_of_their_own(tmp_path, row, lost):
+    rows = [row, row, lost, row, lost, row, row]
+    _, records, entries = understand(tmp_path / "a.json", json.dumps(rows))
+    ids = [record["id"] for record in records]
+    ids += [one.id for one in entries if one.unit == "row" and one.fate in ("dropped", "unreadable", "merged")]
+    assert len(set(ids)) == len(ids) >= 7
+    assert all(one.id not in ids or one.fate == "kept" for one in entries if one.unit == "message")
+    again = understand(tmp_path / "a.json", json.dumps(rows))[1]
+    assert [record["id"] for record in again] == [record["id"] for record in records]
+
+
+def test_rows_on_lines_of_their_own_have_no_offset(tmp_path):
+    row = {"question": "How long does it take?", "answer": "Ten weeks."}
+    _, records, _ = understand(tmp_path / "a.json", json.dumps([row, row], indent=1))
+    assert [record["source"]["offset"] for record in records] == [None, None]
+    _, records, _ = understand(tmp_path / "b.json", json.dumps([row, row]))
+    assert [record["source"]["offset"] for record in records] == [None, 1]

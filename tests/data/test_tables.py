@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ownchat.config import DataConfig
+from ownchat.data.columns import check_map
 from ownchat.data.files import UnreadableFile, open_file
 from ownchat.data.ledger import Entry
 from ownchat.data.tables import read_table
@@ -64,3 +65,22 @@ def test_damaged_tables_are_no_crash(tmp_path_factory, data):
         understand(tmp_path_factory.mktemp("t") / "a.csv", bytes(content))
     except UnreadableFile:
         return
+
+
+def test_a_title_above_the_header_is_no_row(tmp_path):
+    content = "Our FAQ,,\n,,\nNo,Question,Answer\n1,How long?,Ten weeks\n2,How much?,Two euros\n"
+    records, entries = understand(tmp_path / "a.csv", content)
+    assert [[turn["content"] for turn in record["messages"]] for record in records] == [
+        ["How long?", "Ten weeks"], ["How much?", "Two euros"]
+    ]  # fmt: skip
+    assert [entry.rule for entry in entries] == ["title", "empty"]
+
+
+def test_columns_may_be_called_a_review_and_its_rating(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("what,how,says\nLamp,2,It broke after two days.\nChair,5,I like it a lot and sit well.\n")
+    data = DataConfig(map={"review": "says", "rating": "how", "product": "what"})
+    check_map(data.map)
+    reading = read_table(open_file(path, path.name), data)
+    assert reading.columns == {"review": "says", "rating": "how", "product": "what"}
+    assert [record["rating"] for record in reading.rows] == [2.0, 5.0]

@@ -114,3 +114,35 @@ def test_links_that_people_marked_are_found_in_held_out_logs():
     assert found["links"]["f1"] > 70 > simple["links"]["f1"] + 10
     assert found["conversations"]["f1"] > 20
     assert threads.FAR == 120
+
+
+def test_a_thread_of_the_format_holds_its_own_replies_only():
+    items = talk(
+        "ann: a vpn question?",
+        "bob: press reset",
+        "cid: who comes to lunch?",
+        "bob: yes at noon",
+        "dan: me too",
+        "ann: thanks",
+        "cid: see you",
+    )
+    for turn in items:
+        turn.id = f"m{turn.line}"
+    for place in (0, 1, 5):
+        items[place].within = "m1"
+    apart = lines(items)
+    for turn in items:
+        turn.id, turn.within = "", ""
+    assert apart[0] == [1, 2, 6]
+    alone = lines([items[n] for n in (2, 3, 4, 6)])
+    assert apart[1:] == alone  # the thread changes nothing in the channel
+
+
+def test_a_thread_whose_beginning_is_missing_or_does_not_say_so():
+    items = talk("ann: a vpn question?", "bob: press reset", "ann: thanks", "eve: pumps?", "fay: eve: in the cellar")
+    items[0].id = "m1"
+    for turn in items[1:3]:
+        turn.within = "m1"
+    assert lines(items) == [[1, 2, 3], [4, 5]]
+    items[0].id = items[0].within = ""
+    assert [2, 3] in lines(items)

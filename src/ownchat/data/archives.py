@@ -58,7 +58,7 @@ def expand(found: Iterable[Found], room: Path) -> Iterator[Found]:
 
 
 def archive_kind(path: Path) -> str:
-    """``"zip"``, ``"tar"`` (compressed or not), or empty; Office documents and e-books are no archives here."""
+    """``"zip"``, ``"tar"``, ``"one"`` (a compressed document), or empty: a text, an Office document, an e-book."""
     try:
         with open(path, "rb") as file:
             head = file.read(512)
@@ -67,6 +67,8 @@ def archive_kind(path: Path) -> str:
         if compression := compression_of(head):
             with open_compressed(path, compression) as stream:
                 head = stream.read(512)
+            if head.startswith((b"%PDF", b"PK\x03\x04", b"PAR1", b"ARROW1")):
+                return "one"  # its reader has to go to and fro in it
         return "tar" if head[257:262] == b"ustar" else ""
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         return ""
@@ -76,7 +78,7 @@ def _unpack(one: Found, kind: str, room: Path, budget: _Budget, *, depth: int) -
     members: list[Found] = []
     problem = ""
     try:
-        for member in _zip(one, room, budget) if kind == "zip" else _tar(one, room, budget):
+        for member in {"zip": _zip, "tar": _tar, "one": _compressed}[kind](one, room, budget):
             members.append(member)
             if len(members) >= MOST_MEMBERS:
                 problem = f"it has more than {MOST_MEMBERS:,} members"
@@ -133,6 +135,13 @@ def _tar(one: Found, room: Path, budget: _Budget) -> Iterator[Found]:
             elif (stream := archive.extractfile(info)) is not None:
                 with stream:
                     yield Found(_copy(stream, room, budget), label)
+
+
+def _compressed(one: Found, room: Path, budget: _Budget) -> Iterator[Found]:
+    with open(one.path, "rb") as file:
+        compression = compression_of(file.read(16))
+    with open_compressed(one.path, compression) as stream:
+        yield Found(_copy(stream, room, budget), f"{one.name}/{Path(one.name).stem}")
 
 
 def _not_wanted(name: str) -> tuple[str, str] | None:

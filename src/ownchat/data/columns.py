@@ -13,7 +13,7 @@ from ownchat.data.reading import document, question_answer
 from ownchat.data.records import Record
 from ownchat.errors import ConfigError, DataError, nearest
 
-ROLES = ("question", "answer", "system", "group", "text")
+ROLES = ("question", "answer", "system", "group", "text", "review", "rating", "product")
 
 # Names in the order in which they are preferred. The strong ones hold whatever stands in the column; the weak ones
 # ("customer" may be a question or a number) count only where the content is prose, and may stand inside a longer name.
@@ -58,14 +58,16 @@ class Columns:
         unused = ", ".join(name for name in names if name not in used)
         return text + (" (by content)" if self.by_content else "") + (f"; not used: {unused}" if unused else "")
 
-    def row(self, values: Mapping[str, str], *, file: str, format: str, line: int) -> Record | Entry:
+    def row(
+        self, values: Mapping[str, str], *, file: str, format: str, line: int, offset: int | None = None
+    ) -> Record | Entry:
         """The record of one row, or the reason why there is none."""
         group = values.get(self.group, "")
         if self.text:
-            return document(values.get(self.text, ""), group, file=file, format=format, line=line)
+            return document(values.get(self.text, ""), group, file=file, format=format, line=line, offset=offset)
         question = "\n\n".join(part for name in self.question if (part := values.get(name, "")).strip())
         answer, system = values.get(self.answer, ""), values.get(self.system, "")
-        return question_answer(question, answer, system, group, file=file, format=format, line=line)
+        return question_answer(question, answer, system, group, file=file, format=format, line=line, offset=offset)
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,26 @@ def choose(
 def is_named(names: Sequence[str]) -> bool:
     """Whether a question and an answer can be told by their names alone: then the first row is a header."""
     return bool(_by_name("question", names, set()) and _by_name("answer", names, set()))
+
+
+def is_title(cells: Sequence[str]) -> bool:
+    """Whether one cell alone is filled, as in the title above a table."""
+    return sum(bool(cell.strip()) for cell in cells) == 1
+
+
+def title_rows(rows: Sequence[Sequence[str]], mapping: Mapping[str, str]) -> int:
+    """How many rows of one cell stand above the row that names a question and an answer, or the mapped columns.
+
+    >>> title_rows([["Our FAQ", ""], ["Question", "Answer"], ["How long?", "Ten weeks"]], {})
+    1
+    """
+    for count, cells in enumerate(rows[:10]):
+        names = [cell.strip() for cell in cells]
+        if is_named(names) or (len(names) > 1 and set(mapping.values()) & set(names)):
+            return count
+        if not is_title(cells):
+            break
+    return 0
 
 
 def is_header(cells: Sequence[str]) -> bool:

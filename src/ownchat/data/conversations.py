@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -48,10 +48,11 @@ def _rows(talk: Talk, data: DataConfig, roles: Roles, entered: Counter[str]) -> 
 
 
 def _filled(talk: Talk, entered: Counter[str]) -> Iterator[Turn | Entry]:
-    """The talk's items, counted; turns that say nothing become entries."""
+    """The talk's items, counted, each with a place of its own; turns that say nothing become entries."""
     count = 0
+    numbered = _numbered(talk)
     try:
-        for item in talk.turns():
+        for item in numbered:
             if isinstance(item, Entry):
                 if item.unit == "message" and item.fate not in ("changed", "cut"):
                     entered["message"] += item.count
@@ -67,6 +68,22 @@ def _filled(talk: Talk, entered: Counter[str]) -> Iterator[Turn | Entry]:
                 count = 0
     finally:
         entered["message"] += count
+
+
+def _numbered(talk: Talk) -> Iterator[Turn | Entry]:
+    """The talk's items; where several messages stand on one line (all, in many JSON files) their ids are told apart."""
+    place, turns = ("", -1), 0
+    id, entries = "", 0
+    for item in talk.turns():
+        if not isinstance(item, Entry):
+            here = item.file, item.line
+            place, turns = here, turns + 1 if here == place else 0
+            item.offset = turns if item.offset is None else item.offset
+        elif item.unit == "message" and item.fate not in ("changed", "cut"):
+            id, entries = item.id, entries + 1 if item.id == id else 0
+            if entries:
+                item = replace(item, id=row_id(id, entries))
+        yield item
 
 
 def _cut(items: Iterator[Turn | Entry], talk: Talk, pause: float, roles: Roles) -> Iterator[list[Turn] | Entry]:
@@ -131,6 +148,7 @@ def _conversation(turns: list[Turn], talk: Talk, roles: Roles) -> Iterator[Recor
         file=first.file or talk.file,
         format=talk.format,
         line=first.line,
+        offset=first.offset or None,  # 0: it begins its line
         messages=messages,
         tools=talk.tools,
         group=_group(first, party, talk, roles),
@@ -189,7 +207,7 @@ def _dropped(turns: list[Turn], talk: Talk, rule: str) -> Entry:
     first = turns[0]
     file = first.file or talk.file
     place = f"{file}, line {first.line}"
-    return Entry("message", row_id(file, first.line), "dropped", rule, len(turns), (file,), place)
+    return Entry("message", row_id(file, first.line, first.offset or 0), "dropped", rule, len(turns), (file,), place)
 
 
 def _iso(time: float | None) -> str | None:

@@ -15,7 +15,7 @@ from ownchat.data.files import InputFile, UnreadableFile
 from ownchat.data.json_stream import JsonRow, json_lines, rows
 from ownchat.data.ledger import Entry
 from ownchat.data.messages import is_conversation
-from ownchat.data.reading import Reading, dropped, row_id, unreadable
+from ownchat.data.reading import Reading, dropped, place_of, row_id, unreadable
 from ownchat.data.records import Record
 from ownchat.errors import DataError
 
@@ -117,19 +117,21 @@ def read_rows(name: str, data: DataConfig, again: Callable[[], Rows], format: st
     def records() -> Iterator[Record | Entry]:
         for row in chain(first, stream):
             if row.problem:
-                yield unreadable(name, row.line, "invalid JSON", row.problem)
+                yield unreadable(name, row.line, "invalid JSON", row.problem, row.offset)
                 continue
             for note in row.notes:
-                yield Entry("row", row_id(name, row.line), "changed", note, detail=f"{name}, line {row.line}")
+                id, place = row_id(name, row.line, row.offset), place_of(name, row.line, row.offset)
+                yield Entry("row", id, "changed", note, detail=place)
             try:
                 if isinstance(row.value, dict) and (form := _form(row.value, data)) is not None:
                     group = group_of(row.value, data.map)
-                    yield from list(form.read(row.value, group, file=name, format=format, line=row.line))
+                    made = form.read(row.value, group, file=name, format=format, line=row.line, offset=row.offset)
+                    yield from list(made)
                 else:
-                    yield from _row(row.value, row.line, columns, name, format)
+                    yield from _row(row, columns, name, format)
             except DataError as error:
                 what = error.what.removeprefix(f"line {row.line}: ").removeprefix(f"line {row.line} ")
-                yield unreadable(name, row.line, "not of the file's form", f"{what} ({error.fix})")
+                yield unreadable(name, row.line, "not of the file's form", f"{what} ({error.fix})", row.offset)
         if columns is not None:
             yield from columns.rest()
 
@@ -144,13 +146,14 @@ def _form(row: Mapping[str, Any], data: DataConfig) -> Form | None:
     return form_of(row)
 
 
-def _row(value: Any, line: int, columns: Plain | None, name: str, format: str) -> Iterable[Record | Entry]:
+def _row(row: JsonRow, columns: Plain | None, name: str, format: str) -> Iterable[Record | Entry]:
+    value, line = row.value, row.line
     if not isinstance(value, dict):
         kind = "null" if value is None else "text" if isinstance(value, str) else type(value).__name__
         what = f"line {line}: a row must be an object, not {kind}"
         raise DataError(what, where=name, fix='write {"messages": [{"role": ..., "content": ...}]}')
     if not value:
-        return [dropped(name, line, "empty")]
+        return [dropped(name, line, "empty", row.offset)]
     if columns is None:
         what = f'line {line}: no "messages" in this row; its keys are {", ".join(map(json.dumps, value))}'
         raise DataError(what, where=name, fix="give every row messages, or put such rows into a file of their own")
@@ -158,7 +161,7 @@ def _row(value: Any, line: int, columns: Plain | None, name: str, format: str) -
         if isinstance(value.get(key), list | dict):
             kind = "a list" if isinstance(value[key], list) else "an object"
             raise DataError(f"line {line}: {key} must be text, not {kind}", where=name, fix="write it as text")
-    return columns.rows(_cells(value), file=name, format=format, line=line)
+    return columns.rows(_cells(value), file=name, format=format, line=line, offset=row.offset)
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, str]:

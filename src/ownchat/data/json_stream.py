@@ -29,6 +29,7 @@ class JsonRow(NamedTuple):
     """An element of a list; ``problem`` says why a stretch of the file is none (its value is None then).
 
     ``notes``: what was mended in it. ``context``: small values of the objects around it that stand before the list.
+    ``offset``: how many rows stand before it on its line (None: it is the first): many files are one line.
     """
 
     line: int
@@ -36,6 +37,7 @@ class JsonRow(NamedTuple):
     problem: str = ""
     notes: tuple[str, ...] = ()
     context: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    offset: int | None = None
 
 
 def rows(file: InputFile, *path: str) -> Iterator[JsonRow]:
@@ -54,9 +56,9 @@ def rows(file: InputFile, *path: str) -> Iterator[JsonRow]:
             return
         yield from _descend(stream, path, {})
         if stream.peek():
-            yield JsonRow(stream.line(), None, "more text after the end")
+            yield stream.row(stream.line(), None, "more text after the end")
     except (ValueError, RecursionError) as error:
-        yield JsonRow(stream.line(error), None, _reason(error))
+        yield stream.row(stream.line(error), None, _reason(error))
     finally:
         stream.close()
 
@@ -100,7 +102,7 @@ def _values(stream: _Stream) -> Iterator[JsonRow]:
     while stream.peek():
         line = stream.line()
         value, notes = stream.value()
-        yield JsonRow(line, value, "", notes)
+        yield stream.row(line, value, "", notes)
 
 
 def _descend(stream: _Stream, path: tuple[str, ...], context: dict[str, Any]) -> Iterator[JsonRow]:
@@ -128,7 +130,7 @@ def _elements(stream: _Stream, path: tuple[str, ...], context: dict[str, Any], *
                 value, notes = stream.value()
                 if isinstance(value, dict):
                     shape = frozenset(value)
-                yield JsonRow(line, value, "", notes, context)
+                yield stream.row(line, value, "", notes, context)
             else:
                 yield from _descend(stream, path, dict(context))
             if stream.peek() == ",":
@@ -141,7 +143,7 @@ def _elements(stream: _Stream, path: tuple[str, ...], context: dict[str, Any], *
                 raise
             place = stream.line(error)
             reason = _reason(error) if place == line else f"{_reason(error)}, in line {place}"
-            yield JsonRow(line, None, reason, (), context)
+            yield stream.row(line, None, reason, (), context)
             if not stream.resume(shape):
                 stream.to_the_end()
                 return
@@ -175,6 +177,7 @@ class _Stream:
         self._file = file.open_text(newline="")
         self.text, self.position, self._lines_before, self._ended = "", 0, 1, False
         self._counted = 0  # place in the text up to which lines are in _lines_before
+        self._row_line, self._rows_on_it = 0, 0
 
     def close(self) -> None:
         self._file.close()
@@ -186,6 +189,13 @@ class _Stream:
         self._lines_before += self.text.count("\n", self._counted, place)
         self._counted = place
         return self._lines_before
+
+    def row(self, line: int, value: Any, problem: str = "", notes: tuple[str, ...] = (),
+            context: dict[str, Any] | None = None) -> JsonRow:  # fmt: skip
+        """A row with its place among those of its line."""
+        self._rows_on_it = self._rows_on_it + 1 if line == self._row_line else 0
+        self._row_line = line
+        return JsonRow(line, value, problem, notes, {} if context is None else context, self._rows_on_it or None)
 
     def peek(self) -> str:
         """The next character that is not white space; empty at the end."""

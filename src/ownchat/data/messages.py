@@ -32,7 +32,9 @@ def is_conversation(row: Mapping[str, Any]) -> bool:
     return "messages" in row
 
 
-def conversation(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Record | Entry:
+def conversation(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Record | Entry:
     """The record of one object, or the reason why it trains nothing.
 
     Raises :class:`~ownchat.errors.DataError` with file, line and field for what is not of this form.
@@ -42,7 +44,7 @@ def conversation(row: Mapping[str, Any], group: str, *, file: str, format: str, 
     'Hello'
     """
     messages = messages_of(row["messages"], f"line {line}: messages", file)
-    return checked(messages, tools_of(row, file, line), group, file=file, format=format, line=line)
+    return checked(messages, tools_of(row, file, line), group, file=file, format=format, line=line, offset=offset)
 
 
 def messages_of(found: Any, where: str, file: str) -> list[dict[str, Any]]:
@@ -70,7 +72,7 @@ def checked(
 ) -> Record | Entry:  # fmt: skip
     """The record of a conversation, or the reason why it trains nothing."""
     if not messages:
-        return dropped(file, line, "empty")
+        return dropped(file, line, "empty", offset)
     spoken = trained = False
     for item in messages:
         if item["role"] == "assistant":
@@ -79,9 +81,9 @@ def checked(
             if spoken and trained:
                 break
     if not spoken:
-        return dropped(file, line, "no assistant turn")
+        return dropped(file, line, "no assistant turn", offset)
     if not trained:
-        return dropped(file, line, "no trained turn")
+        return dropped(file, line, "no trained turn", offset)
     return record(
         "conversation", file=file, format=format, line=line, offset=offset, messages=messages, tools=tools,
         group=group or None, **fields,

@@ -30,24 +30,35 @@ class Reading:
     entered: Counter[str] = field(default_factory=Counter)  # units beside rows that came in: {"message": 9}
 
 
-def row_id(file: str, line: int) -> str:
-    """The ledger's id of a row that never became a record."""
-    return hashlib.sha256(f"{file}\0{line}".encode()).hexdigest()[:24]
+def row_id(file: str, line: int, offset: int | None = None) -> str:
+    """The ledger's id of a row that never became a record; ``offset`` tells the rows of one line apart."""
+    place = f"{file}\0{line}" if offset is None else f"{file}\0{line}\0{offset}"
+    return hashlib.sha256(place.encode()).hexdigest()[:24]
 
 
-def dropped(file: str, line: int, rule: str) -> Entry:
+def place_of(file: str, line: int, offset: int | None = None) -> str:
+    """Where a row stands, for people.
+
+    >>> place_of("a.json", 1), place_of("a.json", 1, 6)
+    ('a.json, line 1', 'a.json, line 1, number 7 in it')
+    """
+    return f"{file}, line {line}" if offset is None else f"{file}, line {line}, number {offset + 1} in it"
+
+
+def dropped(file: str, line: int, rule: str, offset: int | None = None) -> Entry:
     """The fate of a row that is not taken, with its place."""
-    return Entry("row", row_id(file, line), "dropped", rule, parents=(file,), detail=f"{file}, line {line}")
+    detail = place_of(file, line, offset)
+    return Entry("row", row_id(file, line, offset), "dropped", rule, parents=(file,), detail=detail)
 
 
-def unreadable(file: str, line: int, rule: str, detail: str = "") -> Entry:
+def unreadable(file: str, line: int, rule: str, detail: str = "", offset: int | None = None) -> Entry:
     """The fate of a row, or of a stretch of a file, that is damaged or not of its file's form, with its place."""
-    place = f"{file}, line {line}" + (f": {detail}" if detail else "")
-    return Entry("row", row_id(file, line), "unreadable", rule, parents=(file,), detail=place)
+    place = place_of(file, line, offset) + (f": {detail}" if detail else "")
+    return Entry("row", row_id(file, line, offset), "unreadable", rule, parents=(file,), detail=place)
 
 
 def question_answer(
-    question: str, answer: str, system: str, group: str, *, file: str, format: str, line: int
+    question: str, answer: str, system: str, group: str, *, file: str, format: str, line: int, offset: int | None = None
 ) -> Record | Entry:
     """A conversation of one turn, or the reason why the row makes none.
 
@@ -55,20 +66,23 @@ def question_answer(
     'no answer'
     """
     if not (question.strip() or answer.strip()):
-        return dropped(file, line, "empty")
+        return dropped(file, line, "empty", offset)
     if not answer.strip():
-        return dropped(file, line, "no answer")
+        return dropped(file, line, "no answer", offset)
     if not question.strip():
-        return dropped(file, line, "no question")
+        return dropped(file, line, "no question", offset)
     messages = [message("system", system)] if system.strip() else []
     messages += [message("user", question), message("assistant", answer)]
     return record(
-        "conversation", file=file, format=format, line=line, messages=messages, group=group.strip() or None
+        "conversation", file=file, format=format, line=line, offset=offset, messages=messages,
+        group=group.strip() or None,
     )  # fmt: skip
 
 
-def document(text: str, group: str, *, file: str, format: str, line: int) -> Record | Entry:
+def document(text: str, group: str, *, file: str, format: str, line: int, offset: int | None = None) -> Record | Entry:
     """A document of one row, or the reason why the row makes none."""
     if not text.strip():
-        return dropped(file, line, "empty")
-    return record("document", file=file, format=format, line=line, text=text, group=group.strip() or None)
+        return dropped(file, line, "empty", offset)
+    return record(
+        "document", file=file, format=format, line=line, offset=offset, text=text, group=group.strip() or None
+    )

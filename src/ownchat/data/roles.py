@@ -44,6 +44,10 @@ _ANSWERING = (
     "ai chatgpt gpt gemini copilot temsilci destek asistan "
     "सहायक एजेंट موظف وكيل دعم مساعد 客服 助手 坐席 助理 オペレーター サポート 担当者 상담원 상담사"
 )
+_OFFICES = (  # of a company, whatever stands beside them: "Acme Support" is nobody's friend
+    "support helpdesk servicedesk agent agents bot chatbot kundendienst kundenservice soporte suporte klantenservice "
+    "kundtjänst kundeservice asiakaspalvelu поддержка бот destek 客服 サポート"
+)
 _ASKING = (
     "customer client user visitor caller guest human buyer patient student pupil interviewer shopper subscriber member "
     "kunde kundin nutzer nutzerin benutzer besucher besucherin anrufer käufer patientin cliente usuario usuaria "
@@ -54,6 +58,7 @@ _ASKING = (
 )
 _NOTICES = ("system", "info", "notice", "notification", "server")
 _SIDE = dict.fromkeys(_ASKING.split(), "asking") | dict.fromkeys(_ANSWERING.split(), "answering")
+_OFFICE = frozenset(_OFFICES.split())
 _BESIDE = ("service", "team", "the", "our", "live")  # words that do not make a person's name of a side's
 _WORDS = re.compile(r"[^\s\d_.,:;!?()\[\]<>{}#@/\\|\"'*+=~-]+")  # not \\w: it leaves out the vowel signs of Hindi
 
@@ -76,10 +81,14 @@ class Roles:
     notices: bool = False  # "System" beside agents and customers only announces
     groups: Literal["thread", "party", ""] = ""
     notes: list[str] = field(default_factory=list)
+    threads: frozenset[str] = frozenset()  # chats that this decision is for, if there is one for the others
+    elsewhere: Roles | None = None
     _known: dict[tuple[str, str, bool], str] = field(default_factory=dict)
 
     def of(self, turns: Sequence[Turn]) -> list[str]:
         """The role of each turn of one conversation; empty for a notice, which nobody says."""
+        if self.elsewhere is not None and not any(turn.thread in self.threads for turn in turns):
+            return self.elsewhere.of(turns)
         roles = [_ROLES.get(turn.role) or self._speaker(turn) for turn in turns]
         if "?" not in roles:
             return [role if role != "notice" else "" for role in roles]
@@ -118,7 +127,7 @@ class Roles:
 def find_roles(talk: Talk, data: DataConfig) -> Roles:
     """Decide from the first turns of a talk (up to :data:`LOOKED_AT`)."""
     seen = _look(talk, data.pause_hours * 3600)
-    roles = _decide(talk, data, seen)
+    roles = _decide(talk, data, seen, frozenset())
     roles.groups = _groups(talk, seen, roles)
     return roles
 
@@ -126,7 +135,8 @@ def find_roles(talk: Talk, data: DataConfig) -> Roles:
 def what_a_name_says(name: str, *, wholly: bool = False) -> Said:
     """Whether a speaker's name tells the side: whole words, in the large languages.
 
-    ``wholly``: nothing else may stand in it ("Emma Tutor" is a person in somebody's address book).
+    ``wholly``: nothing else may stand in it ("Emma Tutor" is a person in somebody's address book), but beside the name
+    of an office ("Acme Support").
 
     >>> what_a_name_says("Support Agent 2"), what_a_name_says("customer"), what_a_name_says("Userland")
     ('answering', 'asking', '')
@@ -135,7 +145,9 @@ def what_a_name_says(name: str, *, wholly: bool = False) -> Said:
     if len(words) == 1 and words[0] in _NOTICES:
         return "notice"
     sides = [_SIDE.get(word, "") for word in words if word not in _BESIDE]
-    if (wholly and "" in sides) or (words[:1] == ["ai"] and len(words) > 1):  # Ai is a Japanese first name
+    if (wholly and "" in sides and _OFFICE.isdisjoint(words)) or (
+        words[:1] == ["ai"] and len(words) > 1
+    ):  # Ai is a Japanese first name
         return ""
     if "answering" in sides or ("service" in words and len(words) > 1):  # "customer support", "Room Service"
         return "answering"
@@ -168,19 +180,21 @@ class _Seen:
     threads: int = 0
     given: int = 0
     met: list[Turn] = field(default_factory=list)  # one turn of each speaker
+    inside: dict[str, Counter[str]] = field(default_factory=dict)  # each thread, who speaks in it
+    staffed: set[str] = field(default_factory=set)  # threads in which somebody is flagged
 
     @property
     def total(self) -> int:
         return sum(self.turns.values())
 
 
-def _look(talk: Talk, pause: float) -> _Seen:
+def _look(talk: Talk, pause: float, without: frozenset[str] = frozenset()) -> _Seen:
     seen = _Seen()
     thread: str | None = None
     last: Turn | None = None
     inside: set[str] = set()
     for turn in talk.turns():
-        if isinstance(turn, Entry):
+        if isinstance(turn, Entry) or turn.thread in without:
             continue
         if turn.role in _ROLES:
             seen.given += 1
@@ -202,8 +216,10 @@ def _look(talk: Talk, pause: float) -> _Seen:
             seen.met.append(turn)
             seen.order.append(speaker)
         seen.turns[speaker] += 1
+        seen.inside.setdefault(turn.thread, Counter())[speaker] += 1
         if turn.answer:
             seen.flagged[speaker] += 1
+            seen.staffed.add(turn.thread)
         last = turn
         count = seen.total if len(seen.turns) < 50 else sum(seen.conversations.values())
         if count >= (CROWD if talk.crowd else LOOKED_AT) or (count >= GIVEN and seen.given >= count):
@@ -211,7 +227,8 @@ def _look(talk: Talk, pause: float) -> _Seen:
     return seen
 
 
-def _decide(talk: Talk, data: DataConfig, seen: _Seen) -> Roles:
+def _decide(talk: Talk, data: DataConfig, seen: _Seen, without: frozenset[str]) -> Roles:
+    """``without``: the threads that are decided already, and not among those seen."""
     if seen.given and seen.given == seen.total:
         return Roles()
     names = frozenset(_plain(name) for name in data.assistant)
@@ -227,16 +244,42 @@ def _decide(talk: Talk, data: DataConfig, seen: _Seen) -> Roles:
     staff = sum(seen.flagged.values()) >= FLAGGED * seen.total
     if flagged and (staff or not talk.crowd) and len(flagged) < len(seen.turns):
         notes.append(_note(flagged, seen, "the format says so"))
-        return Roles(by_flag=True, names=names, domains=domains, notes=notes)
+        roles = Roles(by_flag=True, names=names, domains=domains, notes=notes)
+        return _with_others(roles, talk, data, seen, flagged, without)
     if talk.crowd and not notes:
         why = "in each conversation of the channel, those who answer whoever began; to change: --assistant NAME"
         return Roles(otherwise="opener", notes=[f"assistant: {why}"])
-    if (roles := _by_names(seen, wholly=talk.owner in seen.turns)) is not None:
-        roles.notes[:0] = notes
-        return roles
+    if (named := _by_names(seen, wholly=talk.owner in seen.turns)) is not None:
+        named.notes[:0] = notes
+        answering = [turn.speaker for turn in seen.met if named.of([turn]) == ["assistant"]]
+        return _with_others(named, talk, data, seen, answering, without)
     if notes:  # who is meant was said, and is not here: a guess would train somebody else
         return Roles(names=names, domains=domains, notes=notes)
     return _guess(talk, seen)
+
+
+def _with_others(
+    roles: Roles, talk: Talk, data: DataConfig, seen: _Seen, speakers: Sequence[str], without: frozenset[str]
+) -> Roles:
+    """A decision that rests on speakers of some chats is no decision about the others: a bot that somebody wrote with
+    does not answer his friends. In tickets it is: who speaks there without staff is a customer."""
+    here = frozenset(seen.staffed) if roles.by_flag else _threads_of(speakers, seen)
+    chats = talk.owner in seen.turns or not (talk.threads_are_whole or roles.by_name)
+    if talk.crowd or not chats or len(here) == len(seen.inside):
+        return roles
+    known = without | here
+    others = _look(talk, data.pause_hours * 3600, known)
+    if len(others.turns) < 2:
+        return roles
+    elsewhere = _decide(talk, data, others, known)
+    roles.threads, roles.elsewhere = here, elsewhere
+    said = [note for note in elsewhere.notes if note not in roles.notes]
+    roles.notes += [f"in the other chats, {note}" for note in said]
+    return roles
+
+
+def _threads_of(speakers: Sequence[str], seen: _Seen) -> frozenset[str]:
+    return frozenset(thread for thread, there in seen.inside.items() if any(one in there for one in speakers))
 
 
 def _by_names(seen: _Seen, *, wholly: bool) -> Roles | None:
@@ -246,7 +289,10 @@ def _by_names(seen: _Seen, *, wholly: bool) -> Roles | None:
     notices = [speaker for speaker, side in said.items() if side == "notice"]
     asking = [speaker for speaker, side in said.items() if side == "asking"]
     turns = sum(seen.turns[speaker] for speaker in answering)
-    if answering and len(answering) < len(said) and turns >= NAMED * seen.total:
+    total = seen.total
+    if wholly:  # an account's chats: of each other one somebody else is part
+        total = sum(sum(seen.inside[thread].values()) for thread in _threads_of(answering, seen))
+    if answering and len(answering) < len(said) and turns >= NAMED * total:
         return Roles(by_name=True, wholly=wholly, notices=True, notes=[_note(answering, seen, "by the name")])
     if not asking or len(asking) == len(said):
         return None
@@ -286,7 +332,8 @@ def _guess(talk: Talk, seen: _Seen) -> Roles:
 def _groups(talk: Talk, seen: _Seen, roles: Roles) -> Literal["thread", "party", ""]:
     """What keeps records together in one split: the customers where they have names of their own, else the threads."""
     parties = [turn for turn in seen.met if not turn.role and not what_a_name_says(turn.name or turn.speaker)]
-    parties = [turn for turn in parties if not (roles.by_flag and turn.answer) and turn.speaker not in roles.assistants]
+    staff = roles.assistants | (roles.elsewhere.assistants if roles.elsewhere is not None else frozenset())
+    parties = [turn for turn in parties if not (roles.by_flag and turn.answer) and turn.speaker not in staff]
     if len(parties) >= max(GROUPS, 0.2 * seen.threads):
         return "party"
     return "thread" if seen.threads >= GROUPS and not talk.crowd else ""

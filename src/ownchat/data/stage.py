@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ownchat.errors import DataError, printable
 from ownchat.monitor.progress import console, progress
 
 SECTIONS = ("data",)
+MOST_WARNINGS = 3  # of one reason, before only their number is told
 UNPACKED, PARTS = "unpacked.tmp", "parts.tmp"
 
 
@@ -79,17 +81,20 @@ _NOTHING = "give a file or a folder with chats, mail, tickets, reviews, document
 def _set_aside(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
     """Books and warnings for what is not read; archives give way to their members."""
     files: list[dict[str, Any]] = []
-    media = 0
+    counts: Counter[str] = Counter()
     for archive in plan.archives:
         ledger.fate("file", archive.name, "split", "unpacked", makes=archive.members)
     for one in plan.skipped:
         ledger.fate("file", one.name, "dropped", one.rule, detail=one.skipped)
-        media += one.rule == "media"
-        if one.rule not in ("hidden", "media"):
+        counts[one.skipped] += 1
+        if one.rule not in ("hidden", "media") and counts[one.skipped] <= MOST_WARNINGS:
             _warn(f"not read: {one.name}: {one.skipped}")
         files.append({"file": one.name, "format": None, "understood as": f"not read: {one.skipped}", "records": 0})
-    if media:
-        _warn(f"not read: {media:,} files of pictures, sound, film or programs")
+    for reason, count in counts.items():
+        if reason == "media":
+            _warn(f"not read: {count:,} file{'s' if count > 1 else ''} of pictures, sound, film or programs")
+        elif reason != "hidden" and count > MOST_WARNINGS:
+            _warn(f"not read: {count - MOST_WARNINGS:,} more: {reason}")
     for name, error in plan.unreadable:
         ledger.fate("file", name, "unreadable", "unreadable file", detail=error.what)
         _warn(f"not read: {error}")

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from ownchat.config import DataConfig
-from ownchat.data.columns import is_header, is_named
+from ownchat.data.columns import is_header, is_named, title_rows
 from ownchat.data.datasets.plain import understand
 from ownchat.data.files import InputFile, UnreadableFile
 from ownchat.data.ledger import Entry
@@ -59,19 +59,26 @@ def read_table(file: InputFile, data: DataConfig) -> Reading:
     if not filled:
         problem = next((row.problem for row in first if row.problem), "there is no row in it")
         raise UnreadableFile(f"this is no table: {problem}", where=file.name, fix="save it again as CSV")
+    titles = title_rows(filled, data.map)
+    filled = filled[titles:]
     header = _has_header(filled, data.map)
     names = _names(filled[0]) if header else [f"column {i + 1}" for i in range(max(map(len, filled)))]
     sample = [dict(zip(names, cells, strict=False)) for cells in filled[header:]]
-    columns = understand(names, sample, data, where=file.name, all_rows=_values(_rows(file, dialect), names, header))
+    columns = understand(
+        names, sample, data, where=file.name, all_rows=_values(_rows(file, dialect), names, titles + header)
+    )
     format = "tsv" if dialect.delimiter == "\t" else "csv"
 
     def records() -> Iterator[Record | Entry]:
-        skip_header = header
+        above, skip_header = titles, header
         for line, cells, problem in chain(first, rows):
             if problem:
                 yield unreadable(file.name, line, "a damaged row", problem)
             elif not any(cell.strip() for cell in cells):
                 yield dropped(file.name, line, "empty")
+            elif above:
+                above -= 1
+                yield dropped(file.name, line, "title")
             elif skip_header:
                 skip_header = False
             elif any(cell.strip() for cell in cells[len(names) :]):
@@ -99,6 +106,7 @@ def recognise_table(file: InputFile) -> float:
 def looks_like_table(file: InputFile) -> bool:
     """Whether a file with any name has a header that names a question and an answer."""
     filled = _sample_rows(file, sniff(file))
+    filled = filled[title_rows(filled, {}) :]
     return bool(filled) and len(filled[0]) > 1 and is_named(_names(filled[0]))
 
 
@@ -167,12 +175,13 @@ def _rows(file: InputFile, dialect: Dialect) -> Iterator[_Row]:
     yield _Row(start, [], f"the rest is not read: more than {MOST_RESTARTS} rows have quotation marks that never close")
 
 
-def _values(rows: Iterator[_Row], names: Sequence[str], header: bool) -> Iterator[dict[str, str]]:
+def _values(rows: Iterator[_Row], names: Sequence[str], above: int) -> Iterator[dict[str, str]]:
+    """The rows below the first ``above`` ones that are filled."""
     for row in rows:
         if any(cell.strip() for cell in row.cells):
-            if not header:
+            if above <= 0:
                 yield dict(zip(names, row.cells, strict=False))
-            header = False
+            above -= 1
 
 
 def _has_header(filled: Sequence[Sequence[str]], mapping: dict[str, str]) -> bool:

@@ -20,7 +20,10 @@ class Turn:
     1970, of the export's own clock where no zone is given. ``thread`` names the channel, chat or ticket: the turns of
     one thread come one after another, in order of time. ``id`` and ``reply_to`` are the format's own. ``role`` is set
     only where the format says who the assistant is (``user``, ``assistant``, ``system``, ``tool``). ``answer``: the
-    format says that this speaker is staff, an agent or a bot (a hint for roles, weaker than ``role``).
+    format says that this speaker is staff, an agent or a bot (a hint for roles, weaker than ``role``). ``within``: the
+    ``id`` of the message whose thread of replies this turn stands in, where the format keeps threads of its own: only
+    such turns belong together, whatever stands between them. ``offset`` tells the messages of one line apart; where a
+    reader leaves it out they are counted.
     """
 
     speaker: str
@@ -34,6 +37,8 @@ class Turn:
     role: str = ""
     answer: bool = False
     file: str = ""  # empty: the talk's file
+    within: str = ""
+    offset: int | None = None
     tool_calls: str | None = None  # JSON text
     tool_call_id: str | None = None
 
@@ -58,8 +63,8 @@ class Talk:
     threads_are_whole: bool = False  # a thread is one conversation however long its pauses (tickets, mail, ChatGPT)
 
 
-def not_a_turn(file: str, line: int, rule: str, detail: str = "") -> Entry:
-    """The fate of a source message that is not taken, with its place.
+def not_a_turn(file: str, line: int, rule: str, detail: str = "", offset: int | None = None) -> Entry:
+    """The fate of a source message that is not taken, with its place; ``offset`` as that of a turn.
 
     >>> not_a_turn("chat.txt", 7, "media").detail
     'chat.txt, line 7'
@@ -67,4 +72,4 @@ def not_a_turn(file: str, line: int, rule: str, detail: str = "") -> Entry:
     from ownchat.data.reading import row_id
 
     place = f"{file}, line {line}" + (f": {detail}" if detail else "")
-    return Entry("message", row_id(file, line), "dropped", rule, parents=(file,), detail=place)
+    return Entry("message", row_id(file, line, offset), "dropped", rule, parents=(file,), detail=place)

@@ -81,13 +81,15 @@ class Channel:
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
-        self.number = 0
+        self.number = 0  # of the next message, not counting those in threads of the format
+        self.added = 0
         self.recent: list[Message] = []
         self.said: dict[str, list[Message]] = {}  # by a speaker, the last ones
         self.naming: dict[str, list[Message]] = {}  # a speaker, the last ones
         self.partner: dict[str, str] = {}  # with whom somebody spoke last
         self.known: dict[str, str] = {}  # names in lower case -> speaker
         self.ids: dict[str, Message] = {}  # of the export
+        self.threads: dict[str, Message] = {}  # of the export, the last message of each
         self.open: dict[Conversation, None] = {}  # in order of their beginning
 
     def message(self, turn: Turn) -> Message:
@@ -114,6 +116,8 @@ class Channel:
 
     def antecedent(self, message: Message) -> Message | None:
         """What a message answers or goes on with; none: it begins something new."""
+        if message.turn.within:
+            return self.threads.get(message.turn.within) or self.ids.get(message.turn.within)
         if message.turn.reply_to and (answered := self.ids.get(message.turn.reply_to)) is not None:
             return answered
         weights = WEIGHTS
@@ -140,6 +144,7 @@ class Channel:
         for one in older:
             if oldest > one.number >= self.number - FAR and one not in found[NEAR:]:
                 found.append(one)
+        found = [one for one in found if not one.turn.within]  # a thread that began without saying so
         if message.time is not None and found and found[0].time is not None:
             earliest = message.time - self.pause
             found = [one for one in found if one.time is None or one.time >= earliest]
@@ -206,7 +211,35 @@ class Channel:
         )
 
     def add(self, message: Message, antecedent: Message | None) -> Iterator[list[Turn]]:
-        """Remember a message; conversations that it ends by its time or place are handed on."""
+        """Remember a message; conversations that it ends by its time or place are handed on.
+
+        What stands in a thread of the format is remembered for that thread alone, as if the channel did not hold it.
+        """
+        conversation = antecedent.conversation if antecedent is not None else None
+        if conversation is None or conversation.closed:
+            conversation = Conversation()
+            self.open[conversation] = None
+        message.conversation = conversation
+        conversation.messages.append(message)
+        if message.turn.id:
+            self.ids[message.turn.id] = message
+        if thread := message.turn.within:
+            self.threads.pop(thread, None)  # to the end: the oldest are forgotten
+            self.threads[thread] = message
+            if antecedent is not None:
+                antecedent.turn.within = thread  # the message that a thread began with may not say so itself
+        else:
+            self._remember(message, antecedent)
+        self.added += 1
+        if len(conversation.messages) >= MOST_TURNS:
+            yield self._close(conversation)
+        if self.added % 50 == 0:
+            yield from self._ended(message.time)
+        if self.added % _FORGET == 0:
+            self._forget()
+
+    def _remember(self, message: Message, antecedent: Message | None) -> None:
+        """What the scorer asks for of the messages before."""
         speaker = message.speaker
         if antecedent is not None and antecedent.speaker != speaker:
             antecedent.answered_by = speaker
@@ -214,12 +247,6 @@ class Channel:
             self.partner[antecedent.speaker] = speaker
         if message.to is not None:
             self.partner[speaker] = message.to
-        conversation = antecedent.conversation if antecedent is not None else None
-        if conversation is None or conversation.closed:
-            conversation = Conversation()
-            self.open[conversation] = None
-        message.conversation = conversation
-        conversation.messages.append(message)
         mine = self.said.setdefault(speaker, [])
         if mine:
             mine[-1].newest = False
@@ -232,17 +259,9 @@ class Channel:
         self.recent.append(message)
         if len(self.recent) > 2 * FAR:
             del self.recent[:-FAR]
-        if message.turn.id:
-            self.ids[message.turn.id] = message
         if len(mine) == 1:
             self._know(message.turn)
         self.number += 1
-        if len(conversation.messages) >= MOST_TURNS:
-            yield self._close(conversation)
-        if self.number % 50 == 0:
-            yield from self._ended(message.time)
-        if self.number % _FORGET == 0:
-            self._forget()
 
     def finish(self) -> Iterator[list[Turn]]:
         """What is still open."""
@@ -260,7 +279,7 @@ class Channel:
         for conversation in list(self.open):
             last = conversation.messages[-1]
             late = now is not None and last.time is not None and now - last.time > self.pause
-            if late or last.number < self.number - FAR:
+            if late or (last.number < self.number - FAR and not (last.turn.within and last.time is not None)):
                 yield self._close(conversation)
 
     def _close(self, conversation: Conversation) -> list[Turn]:
@@ -277,7 +296,8 @@ class Channel:
         self.naming = {speaker: ones for speaker, ones in self.naming.items() if ones[-1].number >= old}
         self.partner = {one: other for one, other in self.partner.items() if one in self.said}
         self.known = {name: speaker for name, speaker in self.known.items() if speaker in self.said}
-        self.ids = {id: message for id, message in self.ids.items() if message.number >= old}
+        self.ids = dict(list(self.ids.items())[-_FORGET:])
+        self.threads = dict(list(self.threads.items())[-_FORGET:])
 
 
 # Fitted to every second training log of Kummerfeld et al. (30 of them, 11,000 messages). On the others: F1 of links

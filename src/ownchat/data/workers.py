@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -73,8 +72,9 @@ def _in_processes(
         waiting.put(number)
     told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     command = [sys.executable, "-m", "ownchat.data.workers"]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+    workers = [  # a session of their own: Ctrl-C is for this process, which ends them
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        for _ in range(count)
     ]
 
     def serve(worker: subprocess.Popen[str]) -> None:
@@ -133,7 +133,6 @@ def _in_processes(
 
 def main() -> None:
     """Take chunks from standard input until it ends; tell bytes and results on standard output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its workers
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not stand between our lines
     data = DataConfig.model_validate_json(sys.stdin.readline())
@@ -158,4 +157,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # the parent was killed: there is nobody to tell
+        os._exit(1)

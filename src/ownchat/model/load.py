@@ -46,6 +46,13 @@ def resolve_base(name: str) -> Path:
     return _fetch(name)
 
 
+def is_here(name: str) -> bool:
+    """Whether a base is on this machine, so that nothing has to be fetched for it."""
+    if name == "starter":
+        return (artifacts.home() / "models" / starter.NAME / artifacts.MANIFEST).is_file()
+    return Path(name).expanduser().is_dir() or artifacts.finished_model(artifacts.run_directory(name)) is not None
+
+
 def load_model(directory: Path, *, dtype: str = "float32", packed: bool = False) -> Any:
     """A causal language model in eval mode, on the best device there is.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from ownchat.errors import DataError, printable
 
 TRAINED, CONTEXT = "black on green", "dim"
 MAX_TOKENS_SHOWN = 400
+MAX_CHARS_SHOWN = 1_500
 MAX_FILES_SHOWN = 50  # of one folder
 
 
@@ -37,28 +40,36 @@ def show_preview(config: Config, source: Path, console: Console, *, rows: int = 
                 kept.append((f"{record['source']['file']} line {record['source']['line']}", record))
     if first:
         _show_records(config, first, console)
-        console.print("Nothing was written. To train on this: ownchat train", str(source), markup=False)
+        again = shlex.quote(printable(str(source)))
+        console.print(f"Nothing was written. To train on this: ownchat train {again}", markup=False, soft_wrap=True)
 
 
 def _show_records(config: Config, first: dict[str, list[tuple[str, dict[str, Any]]]], console: Console) -> None:
-    from ownchat.model.load import resolve_base
+    from ownchat.model.load import is_here, resolve_base
     from ownchat.tokenizer.stage import load_tokenizer, render_record
 
-    tokenizer = load_tokenizer(resolve_base(config.model.base))
+    plain = not console.is_terminal
+    tokenizer = load_tokenizer(resolve_base(config.model.base)) if is_here(config.model.base) else None
     trained = total = 0
     for format, records in first.items():
         for place, record in records:
-            if record["kind"] == "preference":
-                console.print(_preference(place, record))
-                continue
-            try:
-                rendered = render_record(tokenizer, record)
-            except DataError as error:
-                console.print(f"not trainable: {error}", style="red", markup=False)
-                continue
-            trained, total = trained + sum(rendered.weights), total + len(rendered.ids)
             title = f"{format}: {place}"
-            console.print(_tokens(tokenizer, rendered.ids, rendered.weights, title, plain=not console.is_terminal))
+            if record["kind"] == "preference":
+                console.print(_preference(title, record))
+            elif tokenizer is None:
+                console.print(_messages(record, title, plain=plain))
+            else:
+                try:
+                    rendered = render_record(tokenizer, record)
+                except DataError as error:
+                    console.print(f"not trainable: {error}", style="red", markup=False)
+                    continue
+                trained, total = trained + sum(rendered.weights), total + len(rendered.ids)
+                console.print(_tokens(tokenizer, rendered.ids, rendered.weights, title, plain=plain))
+    if tokenizer is None:
+        console.print(
+            "As tokens, with the chat template, once the base model is on this machine (after a first training)."
+        )
     if total:
         console.print(f"In these records {trained:,} of {total:,} tokens are trained ({trained / total:.0%}).")
 
@@ -111,7 +122,7 @@ def _add_file(folder: Tree, name: str, file: dict[str, Any]) -> None:
     for note in file["notes"]:
         branch.add(Text(printable(note)))
     if file["set_aside"]:
-        aside = ", ".join(f"{count:,} {rule}" for rule, count in file["set_aside"].items())
+        aside = ", ".join(f"{rule} {count:,}" for rule, count in file["set_aside"].items())
         branch.add(Text(printable(f"not used: {aside}"), style="yellow"))
     for problem in file["problems"]:
         branch.add(Text(printable(problem), style="red"))
@@ -137,7 +148,7 @@ def _totals(files: list[dict[str, Any]]) -> Text:
     return Text(f"in all {text}" + (f"; {not_read:,} not read" if not_read else ""), style="bold")
 
 
-def _preference(place: str, record: dict[str, Any]) -> Panel:
+def _preference(title: str, record: dict[str, Any]) -> Panel:
     text = Text()
     for name in ("messages", "chosen", "rejected"):
         for turn in record[name] or ():
@@ -145,20 +156,37 @@ def _preference(place: str, record: dict[str, Any]) -> Panel:
             text.append(printable(turn["content"])[:600] + "\n")
     if record["desirable"] is not None:
         text.append("desirable" if record["desirable"] else "not desirable", style="italic")
-    return Panel(text, title=Text(printable(f"{record['source']['format']}: {place}")), title_align="left")
+    return Panel(text, title=Text(printable(title)), title_align="left")
 
 
 def _tokens(tokenizer: Any, ids: list[int], weights: list[int], title: str, *, plain: bool) -> Group | Panel:
     text = Text()
-    open_mark = False
-    for id, weight in zip(ids[:MAX_TOKENS_SHOWN], weights, strict=False):
-        if plain and bool(weight) != open_mark:
-            text.append("[[" if weight else "]]")
-            open_mark = bool(weight)
-        text.append(printable(tokenizer.decode([id])), style=TRAINED if weight else CONTEXT)
-    if plain and open_mark:
-        text.append("]]")
+    shown = zip(ids[:MAX_TOKENS_SHOWN], weights, strict=False)
+    for weight, run in groupby(shown, key=lambda pair: bool(pair[1])):  # a character may take several tokens
+        _append(text, printable(tokenizer.decode([id for id, _ in run])), trained=weight, plain=plain)
     if len(ids) > MAX_TOKENS_SHOWN:
         text.append(f" ... ({len(ids) - MAX_TOKENS_SHOWN:,} more tokens)", style="italic")
-    legend = "trained tokens are between [[ and ]]" if plain else "green: trained"
+    return _panel(text, title, plain=plain)
+
+
+def _messages(record: dict[str, Any], title: str, *, plain: bool) -> Panel:
+    """A record without a tokenizer: who says what, and what of it is trained."""
+    text = Text()
+    if record["kind"] == "document":
+        _append(text, printable(record["text"])[:MAX_CHARS_SHOWN], trained=True, plain=plain)
+    for turn in record["messages"] or ():
+        text.append(f"{turn['role']}: ", style="bold")
+        trained = turn["role"] == "assistant" and turn["weight"] != 0
+        _append(text, printable(turn["content"])[:MAX_CHARS_SHOWN], trained=trained, plain=plain)
+        text.append("\n")
+    return _panel(text, title, plain=plain)
+
+
+def _append(text: Text, content: str, *, trained: bool, plain: bool) -> None:
+    marked = f"[[{content}]]" if plain and trained else content
+    text.append(marked, style=TRAINED if trained else CONTEXT)
+
+
+def _panel(text: Text, title: str, *, plain: bool) -> Panel:
+    legend = "what is trained is between [[ and ]]" if plain else "green: trained"
     return Panel(text, title=Text(printable(title)), subtitle=legend, title_align="left", subtitle_align="left")

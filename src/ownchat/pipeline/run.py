@@ -169,7 +169,7 @@ def _import(source: Path, run: Path, config: Config, say: Say) -> Path:
 
     done = stage.run(config, {"source": source}, run / IMPORT)
     lost = _lost(done, ("row", "message"))
-    _say(say, done, f"{done.counts['files']:,} files, {done.counts['records']:,} records{lost}")
+    _say(say, done, f"{_counted(done.counts['files'], 'file')}, {_counted(done.counts['records'], 'record')}{lost}")
     noted = [(file["file"], note) for file in done.details["files"] for note in file.get("notes", ())]
     for file, note in noted[:MOST_NOTES]:
         say(f"           {printable(file)}: {printable(note)}")
@@ -206,12 +206,16 @@ def _lost(report: Report, units: Sequence[str]) -> str:
     """What did not come through, by rule: nothing is lost in silence."""
     rules = report.details["rules"]
     parts = [
-        f"{count:,} {rule}"
+        f"{rule} {count:,}"
         for unit in units
         for fate in ("dropped", "unreadable")
         for rule, count in rules.get(f"{unit} {fate}", {}).items()
     ]
     return f"; not used: {', '.join(parts)}" if parts else "; nothing dropped"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _say(say: Say, report: Report, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +114,23 @@ def find(text: str) -> Iterator[Place]:
         for file in (run / questions.REPLIES, run / REPORT / "report.html", run / REPORT / "report.json"):
             if file.is_file() and loose.search(file.read_text(encoding="utf-8", errors="replace")):
                 yield Place(run.name, str(file.relative_to(run)), 1)
+
+
+def found_lines(places: Sequence[Place]) -> list[str]:
+    """What :func:`find` found, for people.
+
+    >>> found_lines([Place("inbox", "1-data", 2)])
+    ['inbox  1-data  2 records']
+    """
+    if not places:
+        return ["no run holds this text"]
+    lines = []
+    for place in places:
+        what = f"{place.records:,} record{'s' if place.records != 1 else ''}" if "." not in place.stage else "the file"
+        lines.append(f"{place.run}  {place.stage}  {what}")
+    if any(place.stage.endswith("/train") for place in places):
+        lines.append("A model trained on records that hold it can repeat it: train again without, or delete the run.")
+    return lines
 
 
 def _records_with(directory: Path, pattern: str) -> int:

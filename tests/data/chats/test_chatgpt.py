@@ -126,10 +126,32 @@ def test_text_beside_pictures_and_speech_stays(take):
     assert taken.changes == {"image or sound left out of a message": 2}
 
 
+@pytest.mark.parametrize("time", [None, 1700000000.5])
+def test_without_current_node_the_longest_branch(take, time):
+    talk = tree(said("user", "How long?", create_time=time), said("assistant", "Ten weeks.", create_time=time))
+    del talk["current_node"]
+    assert take("conversations.json", [talk]).talks == [[("user", "How long?"), ("assistant", "Ten weeks.")]]
+
+
+def test_ids_of_messages_on_one_line(take):
+    hidden = said("assistant", "x", kind="thoughts")
+    messages = (hidden, said("user", "Hi"), hidden, said("assistant", "Yes"))
+    taken = take("conversations.json", [tree(*messages, id=id) for id in "abc"])
+    assert len({record["id"] for record in taken.records}) == 3
+    ids = [entry.id for entry in taken.entries if entry.fate in ("dropped", "kept")]
+    assert len(ids) == len(set(ids)) == 9
+
+
+def test_citations_leave_no_space(take):
+    answer = "Paris 【1†a】 now 【2†b】. Paris? 【3†c】【4†d】"
+    taken = take("conversations.json", [tree(said("user", "Where?"), said("assistant", answer))])
+    assert taken.talks[0][1] == ("assistant", "Paris now. Paris?")
+
+
 def test_marks_of_citations(take):
     answer = 'Ten weeks 【12†source】. \ue200cite\ue202turn0search1\ue201In \ue200entity\ue202["city","Bern"]\ue201.'
     taken = take("conversations.json", [tree(said("user", "How long?"), said("assistant", answer))])
-    assert taken.talks[0][1] == ("assistant", "Ten weeks . In Bern.")
+    assert taken.talks[0][1] == ("assistant", "Ten weeks. In Bern.")
     assert taken.changes == {"marks of citations taken out": 1}
 
 

@@ -109,3 +109,9 @@ def test_every_message_has_one_fate(items_of, holds, rows, data):
     holds("a.json", content[: data.draw(st.integers(0, len(content)))])
     place = data.draw(st.integers(0, len(content) - 1))
     holds("a.json", content[:place] + data.draw(st.binary(min_size=1, max_size=3)) + content[place + 1 :])
+
+
+def test_a_thread_is_one_conversation(take):
+    turns = [said("2", ADA, "Any tulips?"), said("3", BEN, "Three."), said("4", ADA, "Where do the pumps stand?"),
+             said("5", BEN, "In the cellar.")]  # fmt: skip
+    assert len(take("a.json", channel(*turns, kind="GuildPublicThread")).talks) == 1

@@ -101,6 +101,28 @@ def test_two_workspaces_do_not_mix(workspace):
             turn["content"]} == {"ada", "alma"}  # fmt: skip
 
 
+def test_a_thread_is_closed(workspace):
+    day = [
+        said("U1", "How do I reset my token?", 0, thread_ts="1683000000.000100"),
+        said("U2", "Press reset.", 100, thread_ts="1683000000.000100"),
+        said("U3", "Unrelated: who comes to lunch?", 300),
+        said("U2", "yes at noon", 310),
+    ]
+    _, records, _ = workspace({"help/2023-05-01.json": day})
+    assert talks(records)[0] == [("user", "How do I reset my token?"), ("assistant", "Press reset.")]
+
+
+def test_a_bot_answers_in_its_chat_and_people_in_the_others(workspace):
+    days = {"D01234567/2023-05-01.json": [said("U1", "reset my token", 30), said("U3", "Done", 31)],
+            "D01234568/2023-05-01.json": [said("U1", "Lunch?", 30), said("U2", "Yes", 31)]}  # fmt: skip
+    reading, records, _ = workspace({"users.json": USERS} | days)
+    assert talks(records) == [
+        [("user", "reset my token"), ("assistant", "Done")],
+        [("user", "Lunch?"), ("assistant", "Yes")],
+    ]
+    assert 'assistant: "Desk" (the format says so' in reading.notes[0]
+
+
 def test_a_day_by_itself(take):
     profile = {"real_name": "Bo Lind", "display_name": "bo"}
     taken = take("2023-05-01.json", [*PAIR[:1], PAIR[1] | {"text": "Here, <@U1>.", "user_profile": profile}])

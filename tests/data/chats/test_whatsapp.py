@@ -285,3 +285,14 @@ def test_every_message_has_one_fate_and_its_words(items_of, holds, locale, messa
     holds("WhatsApp Chat.txt", raw[: data.draw(st.integers(0, len(raw)))])
     place = data.draw(st.integers(0, len(raw) - 1))
     holds("WhatsApp Chat.txt", raw[:place] + data.draw(st.binary(min_size=1, max_size=3)) + raw[place + 1 :])
+
+
+def test_an_office_answers_although_the_file_says_whose_phone_it_is(take):
+    text = (
+        "1/5/24, 9:04 PM - Jo: My order is late\n1/5/24, 9:06 PM - Acme Support: Let me check\n"
+        "1/15/24, 9:08 PM - Jo: Thanks\n1/15/24, 9:09 PM - Acme Support: Bye\n"
+    )
+    taken = take("WhatsApp Chat with Acme Support.txt", text)
+    assert 'assistant: "Acme Support" (by the name' in taken.reading.notes[0]
+    assert 'assistant: "Jo"' in take("WhatsApp Chat with Emma Tutor.txt", text.replace("Acme Support", "Emma Tutor")
+                                     ).reading.notes[0]  # fmt: skip

@@ -227,3 +227,18 @@ def test_real_files(understand, datasets):
     assert {r["kind"] for r in understand(datasets / "presidio_research/generated_large.json", "g.json").records} == {
         "document"
     }
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["Producto;Puntuación;Reseña", "Produkt;Bewertung;Rezension", "Produit;Note;Avis", "Prodotto;Voto;Recensione",
+     "Produto;Nota;Avaliação", "Product;Beoordeling;Recensie", "Produkt;Ocena;Opinia", "Produkt;Betyg;Recension",
+     "Товар;Оценка;Отзыв", "商品名;評価;レビュー", "商品;评分;评论"],
+)  # fmt: skip
+def test_reviews_in_other_languages(understand, names):
+    product, rating, review = names.split(";")
+    content = f'{names}\nLamp;4,5;"{GOOD}<br />It&#39;s warm."\nChair;1,0;{BAD}\n'
+    taken = understand(content, "a.csv")
+    assert taken.reading.columns == {"review": review, "rating": rating, "product": product}
+    assert [record["rating"] for record in taken.records] == [4.5, 1.0]
+    assert taken.records[0]["messages"][1]["content"] == f"{GOOD}\nIt's warm."

@@ -58,3 +58,17 @@ def test_presentation(tmp_path):
 def test_empty(tmp_path, body):
     _, records, entries = understand(tmp_path / "a.odt", package("text", body))
     assert not records and [entry.rule for entry in entries] == ["no text"]
+
+
+def test_numbered_lists_soft_hyphens_and_fields(tmp_path):
+    spaces = 'xmlns:style="urn:oasis:names:tc:opendocument:xmlns:style:1.0"'
+    style = (
+        f'<text:list-style {spaces} style:name="L1"><text:list-level-style-number text:level="1" style:num-format="1"/>'
+        '<text:list-level-style-bullet text:level="2"/></text:list-style>'
+    )
+    inner = "<text:list><text:list-item><text:p>now</text:p></text:list-item></text:list>"
+    items = f"<text:list-item><text:p>Open</text:p></text:list-item><text:list-item><text:p>Wait</text:p>{inner}"
+    body = f'{style}<text:list text:style-name="L1">{items}</text:list-item></text:list>'
+    body += "<text:p>hy\xadphen<text:page-number>&lt;number&gt;</text:page-number></text:p>"
+    _, records, _ = understand(tmp_path / "a.odt", package("text", body))
+    assert text_of(records) == "1. Open\n2. Wait\n  - now\n\nhyphen\n"

@@ -66,7 +66,7 @@ def test_questions_are_rows_and_the_rest_is_text(tmp_path, name):
     assert [record["source"]["line"] for record in records] == [4, 5, 1]
     assert records[2]["text"] == "# Prices\n\nPart | Price | From\nSeal | 4.5 | 2024-05-01\nPump | 120\n"
     assert [(entry.rule, entry.parents) for entry in entries] == [
-        ("above the header", (name,)), ("no answer", (name,))
+        ("title", (name,)), ("no answer", (name,))
     ]  # fmt: skip
     assert reading.columns == {"question": "Question", "answer": "Answer"}
 
@@ -109,3 +109,27 @@ def test_bombs_are_refused(tmp_path):
 def test_numbers_and_formulas(tmp_path):
     _, records, _ = understand(tmp_path / "a.xlsx", workbook(A=[["n", "yes"], [3.0, True], [0.1 + 0.2, 1e20]]))
     assert text_of(records) == "# A\n\nn | yes\n3 | yes\n0.3 | 1e+20\n"
+
+
+def test_hidden_sheets_are_dropped(tmp_path):
+    book = openpyxl.load_workbook(io.BytesIO(workbook(Prices=PRICES, Secret=[["secret"]])))
+    book["Secret"].sheet_state = "hidden"
+    made = io.BytesIO()
+    book.save(made)
+    style = '<style:style style:name="off"><style:table-properties table:display="false"/></style:style>'
+    style_space = 'xmlns:style="urn:oasis:names:tc:opendocument:xmlns:style:1.0"'
+    hidden = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(ods(Prices=PRICES, Secret=[["secret"]]))) as old,
+        zipfile.ZipFile(hidden, "w") as new,
+    ):
+        content = old.read("content.xml").decode()
+        content = content.replace("<office:body>", f"<office:automatic-styles {style_space}>{style}"
+                                  "</office:automatic-styles><office:body>")  # fmt: skip
+        content = content.replace('table:name="Secret"', 'table:name="Secret" table:style-name="off"')
+        new.writestr("mimetype", old.read("mimetype"))
+        new.writestr("content.xml", content)
+    for name, content in (("a.xlsx", made.getvalue()), ("a.ods", hidden.getvalue())):
+        _, records, entries = understand(tmp_path / name, content)
+        assert len(records) == 1 and "secret" not in text_of(records)
+        assert [entry.rule for entry in entries] == ["hidden sheet"]

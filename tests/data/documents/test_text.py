@@ -72,3 +72,9 @@ def test_pieces_add_up(chunks, size):
     found = list(_pieces(chunks, size))
     assert "".join(found) == "".join(chunks)
     assert all(len(piece) <= 4 * size for piece in found)
+
+
+def test_soft_hyphens_are_cut_and_counted(tmp_path):
+    _, records, entries = understand(tmp_path / "a.txt", "Sil\xadben\xadtrennung\n")
+    assert records[0]["text"] == "Silbentrennung\n"
+    assert [(entry.rule, entry.count) for entry in entries] == [("soft hyphen cut", 2)]

@@ -175,3 +175,26 @@ def test_own_words_are_never_lost(lines):
     kept = sum(map(len, body.text.split()))
     assert kept + sum(body.cuts.values()) >= sum(map(len, text.split()))
     assert all(line in text for line in body.text.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("Print it.\n\nViele Grüße\n\nAnna Roe\n\nAcme GmbH | Geschäftsführer: Max Muster | HRB 12345",
+         "Print it.\n\nViele Grüße\n\nAnna Roe"),
+        ("変更は可能ですか？\n\n------------------------\n山田太郎\nTel: 03-1234-5678", "変更は可能ですか？"),
+    ],
+)  # fmt: skip
+def test_addresses_of_firms_and_under_rules(text, own):
+    assert clean(text).text == own
+
+
+def test_what_stands_under_a_rule_may_be_text():
+    text = "The numbers:\n\n------\nOne of them is 03-1234-5678.\nCall www.example.org when it is taken."
+    assert clean(text).text == text
+
+
+def test_an_answer_between_the_lines_tells_what_it_answers():
+    text = "On Mon, 3 Feb 2025, Jane wrote:\n> Hello\n>\n> How long?\n\nTen weeks.\n\n> How much?\n\nTwo euros."
+    assert clean(text).answered == "How long?\n\nHow much?"
+    assert clean("On Mon, 3 Feb 2025, Jane wrote:\n> How long?\n\nTen weeks.").answered == ""

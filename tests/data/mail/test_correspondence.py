@@ -228,3 +228,11 @@ def test_real_mail_balances(tmp_path):
     assert sum(len(record["messages"]) for record in records) >= 2 * len(records)
     opened = [turn["content"].split("\n")[0] for record in records for turn in record["messages"]]
     assert sum("wrote:" in line for line in opened) < 0.02 * len(opened)
+
+
+def test_a_question_that_stands_only_in_the_quote_is_not_lost(tmp_path):
+    answer = "Am 03.02.2025 schrieb Erika:\n> Is it in stock?\n\nYes.\n\n> And in blue?\n\nNo, sorry."
+    asked = mail(1, CUSTOMER, SHOP, "Is it in stock?")
+    reading, records, _ = understand(tmp_path, asked, mail(2, SHOP, CUSTOMER, answer, answers=1))
+    assert [text for _, text in said(records[0])] == ["Parts\n\nIs it in stock?\n\nAnd in blue?", "Yes.\n\nNo, sorry."]
+    assert not any("not taken" in note for note in reading.notes)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ownchat.config import DataConfig
 from ownchat.data.files import UnreadableFile, open_file
 from ownchat.data.ledger import Entry
+from ownchat.data.tickets.clock import ORDERS, Clock
 from ownchat.data.tickets.fields import moment
 from ownchat.data.tickets.intercom import read_intercom, recognise_intercom
 from ownchat.data.tickets.table import read_message_table, recognise_message_table
@@ -59,6 +60,20 @@ def ticket(number=1, **fields):
 
 USERS = [{"id": 10, "name": "Erika", "role": "end-user"}, {"id": 20, "name": "Max", "role": "agent"}]
 TALK = [("user", "Fire\n\nMy printer burns."), ("assistant", "Please\nunplug it.")]
+
+
+def test_zendesk_names_people_in_the_ticket(tmp_path):
+    people = {"requester": USERS[0], "submitter": USERS[0], "assignee": USERS[1], "collaborator": []}
+    lines = "\n".join(json.dumps(ticket(number, **people)) for number in (1, 2))
+    reading, records, _ = understand(read_zendesk, tmp_path / "a.json", lines)
+    assert [turn["name"] for turn in records[0]["messages"]] == ["Erika", "Max"]
+    assert 'assistant: "Max"' in reading.notes[0]
+
+
+def test_zendesk_on_one_line_gives_each_message_an_id(tmp_path):
+    _, records, entries = understand(read_zendesk, tmp_path / "a.json", json.dumps([ticket(1), ticket(2), ticket(3)]))
+    ids = [entry.id for entry in entries if entry.fate in ("dropped", "kept")]
+    assert len({record["id"] for record in records}) == 3 and len(set(ids)) == len(ids) == 6
 
 
 @pytest.mark.parametrize(
@@ -251,3 +266,64 @@ def test_real_rows_of_one_side():
     path = DATASETS / "multidogo" / "turn_level" / "airline" / "dev.tsv.gz"
     with pytest.raises(UnreadableFile, match="one side"):
         read_message_table(open_file(path, path.name), DataConfig())
+
+
+# ------------------------------------------------------------------------------------------------------ local dates
+
+SAID = [("T-2", "Agent", 5, 3), ("T-1", "Customer", 5, 2), ("T-1", "Customer", 5, 0), ("T-2", "Customer", 5, 2),
+        ("T-1", "Agent", 5, 3), ("T-2", "Agent", 5, 1), ("T-2", "Customer", 5, 0), ("T-1", "Agent", 5, 1)]  # fmt: skip
+
+
+def dated(form, said=SAID):
+    rows = [f'{thread},{who},"{form.format(day=day, minute=minute)}",Words {thread} {minute}'
+            for thread, who, day, minute in said]  # fmt: skip
+    return "\n".join(["ticket_id,author,date,message", *rows, ""])
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["2024-01-{day:02} 10:{minute:02}:00", "{day:02}.01.2024 10:{minute:02}", "{day:02}/01/2024 10:{minute:02}",
+     "01/{day:02}/2024 10:{minute:02} AM", "{day}.1.24, 10:{minute:02} Uhr", "2024/01/{day:02} 10:{minute:02}",
+     "0{minute}"],
+)  # fmt: skip
+def test_local_dates_order_the_rows(tmp_path, form):
+    _, records, entries = understand(read_message_table, tmp_path / "a.csv", dated(form))
+    assert [[text for _, text in said(record)] for record in records] == [
+        [f"Words {thread} {minute}" for minute in range(4)] for thread in ("T-2", "T-1")
+    ]
+    assert not dropped(entries)
+
+
+@pytest.mark.parametrize(
+    ("texts", "order", "sure"),
+    [
+        (["05/01/2024 10:00", "06/01/2024 11:00"], "day", True),  # a day apart, not a month
+        (["01/05/2024 10:00", "01/06/2024 11:00"], "month", True),
+        (["05/01/2024 10:00", "13/01/2024 11:00"], "day", True),
+        (["05/01/2024 10:00", "05/01/2024 11:00"], "day", False),
+        (["05/01/2024 10:00 am", "05/01/2024 11:00 pm"], "month", False),
+        (["05.01.2024 10:00", "05.01.2024 11:00"], "day", True),
+    ],
+)
+def test_the_order_of_a_date_is_told_by_the_column(texts, order, sure):
+    clock = Clock()
+    for text in texts:
+        clock.add(text)
+    clock.seconds([0] * len(texts))
+    assert clock.understood == f"dates as {ORDERS[order]}"
+    assert bool(clock.notes) is not sure
+    asked = Clock("month")
+    asked.add("05/01/2024 10:00")
+    assert asked.seconds([0])[0] == moment("2024-05-01T10:00:00") and not asked.notes
+
+
+def test_times_that_cannot_be_read_leave_the_order_of_the_file(tmp_path):
+    content = "ticket_id,author,date,message\n" + "".join(
+        f"T,{who},{when},Words {n}\n"
+        for n, (who, when) in enumerate(
+            [("Customer", "soon"), ("Agent", "later"), ("Customer", "1"), ("Agent", "never")]
+        )
+    )
+    reading, records, _ = understand(read_message_table, tmp_path / "a.csv", content)
+    assert [text for _, text in said(records[0])] == ["Words 0", "Words 1", "Words 2", "Words 3"]
+    assert any("3 of 4 times cannot be read" in note for note in reading.notes)

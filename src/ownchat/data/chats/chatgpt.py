@@ -55,6 +55,8 @@ _BESIDE = {  # name of a file in the export: what it holds
     "sora": "account data",
 }
 _CITATION = re.compile("\ue200([a-z_]*)(?:\ue202)?([^\ue201]*)\ue201|[\ue200-\ue2ff]|【[0-9]+(?::[0-9]+)?†[^】]*】")
+_ENDS = ".,;:!?)]}…"  # also the empty text, at the end
+_CITATIONS = re.compile(rf"([ \t]*)((?:{_CITATION.pattern})+)")  # with the space before them
 
 
 def recognise_chatgpt(file: InputFile) -> float:
@@ -93,7 +95,7 @@ def talk_of(file: InputFile, path: tuple[str, ...] = ()) -> Talk:
             elif isinstance(row.value.get("mapping"), dict):
                 yield from _conversation(row.value, row.line, file.name, changed)
             else:
-                yield dropped(file.name, row.line, "no messages")
+                yield dropped(file.name, row.line, "no messages", row.offset)
         yield from left_out(file, changed)
 
     understood = "conversations with ChatGPT, on the branch that was kept"
@@ -137,10 +139,19 @@ def _conversation(value: dict[str, Any], line: int, file: str, changed: Counter[
 
 
 def _branch(mapping: dict[str, Any], current: Any, nodes: dict[str, Any]) -> list[str]:
-    """Keys of the messages from the root to ``current``; without that node, to the newest message."""
-    if not isinstance(current, str) or not isinstance(mapping.get(current), dict):
-        times = {key: _time(node["message"]) or 0.0 for key, node in nodes.items()}
-        current = max(times, key=lambda key: times[key], default=None)
+    """Keys of the messages from the root to ``current``; without that node, the branch of the newest message: of
+    those equally new the longest, of those equally long the last."""
+    if isinstance(current, str) and isinstance(mapping.get(current), dict):
+        return _path(mapping, current, nodes)
+    parents = {node.get("parent") for node in mapping.values() if isinstance(node, dict)}
+    ends = [key for key in nodes if key not in parents] or list(nodes)
+    branches = [_path(mapping, key, nodes) for key in reversed(ends)]  # of equal ones max takes the first
+    newest = lambda path: max((_time(nodes[key]["message"]) or 0.0 for key in path), default=0.0)  # noqa: E731
+    return max(branches, key=lambda path: (newest(path), len(path)), default=[])
+
+
+def _path(mapping: dict[str, Any], current: Any, nodes: dict[str, Any]) -> list[str]:
+    """Keys of the messages from the root to a node."""
     path: list[str] = []
     seen: set[str] = set()
     while isinstance(current, str) and current not in seen and isinstance(mapping.get(current), dict):
@@ -176,7 +187,7 @@ def _turn(message: Any, key: str, thread: str, line: int, file: str, changed: Co
         return not_a_turn(file, line, "hidden", place)
     if media:
         changed["image or sound left out of a message"] += 1
-    plain = _CITATION.sub(_cited, text) if "\ue200" in text or "【" in text else text
+    plain = _CITATIONS.sub(_without, text) if "\ue200" in text or "【" in text else text
     if plain != text:
         changed["marks of citations taken out"] += 1
     if not plain.strip():
@@ -201,6 +212,13 @@ def _text(content: dict[str, Any], kind: str) -> tuple[str, int]:
                 if isinstance(part, str | dict)]  # fmt: skip
     media = sum(not text_of(part.get("text")) for part in others)
     return "\n".join(part for part in said if part), media
+
+
+def _without(marks: re.Match[str]) -> str:
+    """What citations leave behind: no space before a mark of punctuation, at an end, or beside another one."""
+    words = _CITATION.sub(_cited, marks[2])
+    after = marks.string[marks.end() : marks.end() + 1]
+    return marks[1] + words if words or not (after.isspace() or after in _ENDS) else ""
 
 
 def _cited(mark: re.Match[str]) -> str:

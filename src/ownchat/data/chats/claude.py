@@ -69,7 +69,7 @@ def talk_of(file: InputFile) -> Talk:
             elif isinstance(row.value.get("chat_messages"), list):
                 yield from _conversation(row.value, row.line, file.name, changed)
             else:
-                yield dropped(file.name, row.line, "no messages")
+                yield dropped(file.name, row.line, "no messages", row.offset)
         yield from left_out(file, changed)
 
     return Talk("claude", file.name, turns, "conversations with Claude", threads_are_whole=True)
@@ -87,16 +87,17 @@ def _documents(file: InputFile) -> Iterator[Record | Entry]:
             yield row
             continue
         documents = dicts(row.value.get("docs"))
+        before = (row.offset or 0) << 20  # room for the documents of each project of a line
         if not documents:
-            yield dropped(file.name, row.line, "no documents")
+            yield dropped(file.name, row.line, "no documents", before or None)
         group = text_of(row.value.get("uuid")) or None
-        for number, one in enumerate(documents):
+        for number, one in enumerate(documents, before):
             text = text_of(one.get("content"))
             if text.strip():
                 yield record("document", file=file.name, format="claude", line=row.line, offset=number, text=text,
                              group=group)  # fmt: skip
             else:
-                yield dropped(file.name, row.line, "empty")
+                yield dropped(file.name, row.line, "empty", number)
 
 
 def _conversation(value: dict[str, Any], line: int, file: str, changed: Counter[str]) -> Iterator[Turn | Entry]:

@@ -20,6 +20,7 @@ from ownchat.data.reading import Reading
 from ownchat.data.talk import Talk, Turn, not_a_turn
 
 _SAID = {"Default", "Reply", "0", "19", "20", "23"}  # numbers: kinds without a name there; 20, 23: answers to a command
+_THREADS = ("GuildPublicThread", "GuildPrivateThread", "GuildNewsThread")
 _MARK = re.compile(r"<(@!?)([0-9]+)>|<a?(:[A-Za-z0-9_~]+:)[0-9]+>")
 
 
@@ -51,11 +52,18 @@ def talk_of(file: InputFile) -> Talk:
     channel: dict[str, Any] = file.outline["channel"]
     direct = text_of(channel.get("type")) == "DirectTextChat"
     thread = text_of(channel.get("id")) or file.name
+    within = thread if text_of(channel.get("type")) in _THREADS else ""  # a thread is a file of its own
 
     def turns() -> Iterator[Turn | Entry]:
         changed: Counter[str] = Counter()
         for row in objects(file, "messages"):
-            yield row if isinstance(row, Entry) else _turn(row.value, row.line, file.name, thread, direct, changed)
+            if isinstance(row, Entry):
+                yield row
+                continue
+            item = _turn(row.value, row.line, file.name, thread, direct, changed)
+            if isinstance(item, Turn):
+                item.within = within
+            yield item
         yield from left_out(file, changed)
 
     place = text_of(file.outline["guild"].get("name"))

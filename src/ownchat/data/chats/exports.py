@@ -12,7 +12,7 @@ from ownchat.data.conversations import conversations
 from ownchat.data.files import InputFile, UnreadableFile
 from ownchat.data.json_stream import JsonRow, rows
 from ownchat.data.ledger import Entry
-from ownchat.data.reading import Reading, dropped, row_id, unreadable
+from ownchat.data.reading import Reading, dropped, place_of, row_id, unreadable
 from ownchat.data.records import Record
 from ownchat.data.talk import Talk
 
@@ -23,13 +23,13 @@ def objects(file: InputFile, *path: str) -> Iterator[JsonRow | Entry]:
     """The objects of a list in a JSON file; what is no object, or damaged, comes as an entry that says so."""
     for row in rows(file, *path):
         if row.problem:
-            yield unreadable(file.name, row.line, "invalid JSON", row.problem)
+            yield unreadable(file.name, row.line, "invalid JSON", row.problem, row.offset)
         elif not isinstance(row.value, dict):
-            yield unreadable(file.name, row.line, "not an object")
+            yield unreadable(file.name, row.line, "not an object", offset=row.offset)
         else:
             for note in row.notes:
-                detail = f"{file.name}, line {row.line}"
-                yield Entry("row", row_id(file.name, row.line), "changed", note, parents=(file.name,), detail=detail)
+                id, detail = row_id(file.name, row.line, row.offset), place_of(file.name, row.line, row.offset)
+                yield Entry("row", id, "changed", note, parents=(file.name,), detail=detail)
             yield row
 
 
@@ -38,7 +38,7 @@ def put_aside(file: InputFile, format: str, rule: str, understood: str) -> Readi
 
     def entries() -> Iterator[Record | Entry]:
         for row in objects(file):
-            yield row if isinstance(row, Entry) else dropped(file.name, row.line, rule)
+            yield row if isinstance(row, Entry) else dropped(file.name, row.line, rule, row.offset)
 
     return Reading(format, understood, entries(), aside=True)
 

@@ -184,6 +184,7 @@ def _turn(value: dict[str, Any], line: int, file: str, channel: str, workspace: 
     return Turn(
         speaker, plain_text(text, workspace.names), line, seconds(value.get("ts")), name=name, thread=channel, id=ts,
         reply_to=thread if thread != ts else "", answer=not crowd and speaker in workspace.bots, file=file,
+        within=thread,
     )  # fmt: skip
 
 

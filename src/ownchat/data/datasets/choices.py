@@ -30,12 +30,14 @@ def is_choice(row: Mapping[str, Any]) -> bool:
     return len(options) >= 2 and any(row.get(name) is not None for name in VERDICTS) and len(options) == len(labels)
 
 
-def read_choice(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_choice(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """The question with its options under letters, and the right one as the answer."""
     options, labels = _options(row)
     right = _right(row, options, labels)
     if right is None:
-        yield dropped(file, line, "no answer")
+        yield dropped(file, line, "no answer", offset)
         return
     asked = next(row[name] for name in QUESTIONS if isinstance(row.get(name), str) and row[name].strip())
     context = row.get("context")
@@ -43,7 +45,7 @@ def read_choice(row: Mapping[str, Any], group: str, *, file: str, format: str, l
     shown = "\n".join(f"{letter}. {option}" for letter, option in zip(_LETTERS, options, strict=False))
     question = "\n\n".join([*parts, asked, shown])
     answer = f"{_LETTERS[right]}. {options[right]}"
-    yield question_answer(question, answer, "", group, file=file, format=format, line=line)
+    yield question_answer(question, answer, "", group, file=file, format=format, line=line, offset=offset)
 
 
 def _options(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -59,13 +59,13 @@ def dialogues(name: str, data: DataConfig, again: Rows) -> Reading:
         last = ""
         for number, row in enumerate(again()):
             if row.problem:
-                yield unreadable(name, row.line, "invalid JSON", row.problem)
+                yield unreadable(name, row.line, "invalid JSON", row.problem, row.offset)
                 continue
             found = turn_list(row.value, key)
             if not found:
                 empty = isinstance(row.value, dict) and row.value.get(key) == []
                 detail = "its list of turns is empty" if empty else f'no list of turns under "{key}"'
-                yield unreadable(name, row.line, "not of the file's form", detail)
+                yield unreadable(name, row.line, "not of the file's form", detail, row.offset)
                 continue
             where = row.value[found] if isinstance(row.value, dict) else row.value
             thread = _id(row.value) or f"{number + 1}"
@@ -195,7 +195,7 @@ def _by_key(name: str, again: Rows, key: str, data: DataConfig) -> Reading:
         thread, place = "", 0
         for row in again():
             if row.problem:
-                yield unreadable(name, row.line, "invalid JSON", row.problem)
+                yield unreadable(name, row.line, "invalid JSON", row.problem, row.offset)
                 continue
             here = str(row.context.get("*", ""))
             place = place + 1 if here == thread else 0

@@ -33,9 +33,11 @@ class Labelled:
     system: str
     count: int  # labels
 
-    def rows(self, values: Mapping[str, str], *, file: str, format: str, line: int) -> Iterable[Record | Entry]:
+    def rows(
+        self, values: Mapping[str, str], *, file: str, format: str, line: int, offset: int | None = None
+    ) -> Iterable[Record | Entry]:
         text, label = values.get(self.text, ""), values.get(self.label, "").strip()
-        return (question_answer(text, label, self.system, "", file=file, format=format, line=line),)
+        return (question_answer(text, label, self.system, "", file=file, format=format, line=line, offset=offset),)
 
     def rest(self) -> Iterable[Record | Entry]:
         return ()

@@ -76,12 +76,14 @@ def read_handbook(file: InputFile, data: DataConfig) -> Reading:
 
     def documents() -> Iterator[Record | Entry]:
         place, line = 0, 1
-        for key, value in found.items():
+        for number, (key, value) in enumerate(found.items()):
             start = max(text.find(json.dumps(key, ensure_ascii=False), place), place)
             line += text.count("\n", place, start)
             place = start
             written = "\n".join([f"# {key}", "", *_written(value, 2)])
-            yield document(written.strip() + "\n", "", file=file.name, format="handbook", line=line)
+            yield document(
+                written.strip() + "\n", "", file=file.name, format="handbook", line=line, offset=number or None
+            )
 
     return Reading("handbook", f"one object of {len(found)} parts with sentences in them: documents", documents())
 
@@ -103,10 +105,10 @@ def read_texts(file: InputFile, data: DataConfig) -> Reading:
     def documents() -> Iterator[Record | Entry]:
         for row in rows(file):
             if isinstance(row.value, str):
-                yield document(row.value, "", file=file.name, format="json", line=row.line)
+                yield document(row.value, "", file=file.name, format="json", line=row.line, offset=row.offset)
             else:
                 rule = "invalid JSON" if row.problem else "not of the file's form"
-                yield unreadable(file.name, row.line, rule, row.problem or "not a text")
+                yield unreadable(file.name, row.line, rule, row.problem or "not a text", row.offset)
 
     return Reading("json", "a list of texts: documents", documents())
 

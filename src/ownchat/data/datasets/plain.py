@@ -18,7 +18,9 @@ from ownchat.data.records import Record
 class Plain(Protocol):
     """Columns that were understood."""
 
-    def rows(self, values: Mapping[str, str], *, file: str, format: str, line: int) -> Iterable[Record | Entry]:
+    def rows(
+        self, values: Mapping[str, str], *, file: str, format: str, line: int, offset: int | None = None
+    ) -> Iterable[Record | Entry]:
         """What one row makes; its fate may also come later, in :meth:`rest`."""
 
     def rest(self) -> Iterable[Record | Entry]:
@@ -40,8 +42,10 @@ class Table:
 
     columns: Columns
 
-    def rows(self, values: Mapping[str, str], *, file: str, format: str, line: int) -> Iterable[Record | Entry]:
-        return (self.columns.row(values, file=file, format=format, line=line),)
+    def rows(
+        self, values: Mapping[str, str], *, file: str, format: str, line: int, offset: int | None = None
+    ) -> Iterable[Record | Entry]:
+        return (self.columns.row(values, file=file, format=format, line=line, offset=offset),)
 
     def rest(self) -> Iterable[Record | Entry]:
         return ()
@@ -76,10 +80,14 @@ def understand(
         columns = choose(names, sample, data.map, where=where, text_is_document=text_is_document)
     except UnreadableFile as error:
         problem = error
-    if not data.map.keys() - {"group"}:
+    told = data.map.keys() & {"review", "rating", "product"}
+    if told or not data.map.keys() - {"group"}:
         certain = columns if columns is not None and columns.answer and not columns.by_content else None
         if (rated := find_ratings(names, sample, certain, data, all_rows)) is not None:
             return rated
+        if told:
+            fix = "say which is which: --map review=COLUMN --map rating=COLUMN"
+            raise UnreadableFile("no column can be a review with its rating", where=where, fix=fix)
         is_open = columns is None or bool(columns.text)
         if is_open and (labelled := find_labels(names, sample, data, all_rows)) is not None:
             return labelled

@@ -50,7 +50,9 @@ def is_preference(row: Mapping[str, Any]) -> bool:
     return bool(_sides(row))
 
 
-def read_preference(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_preference(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """The preference of one object. Raises :class:`~ownchat.errors.DataError` for answers that are no text."""
     names = _sides(row)
     better, worse = (_answer(row[name], f"line {line}: {name}", file) for name in names)
@@ -64,7 +66,7 @@ def read_preference(row: Mapping[str, Any], group: str, *, file: str, format: st
     source = row["input"] if isinstance(row.get("input"), dict) else row
     yield preference(
         _system(row, prompt), better, worse, _margin(row, *names), tools_of(source, file, line), group,
-        file=file, format=format, line=line,
+        file=file, format=format, line=line, offset=offset,
     )  # fmt: skip
 
 
@@ -73,17 +75,19 @@ def is_verdict(row: Mapping[str, Any]) -> bool:
     return any(a in row and b in row for a, b in _PAIRS)
 
 
-def read_verdict(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_verdict(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """The preference of one object; a tie is dropped."""
     a, b = next((a, b) for a, b in _PAIRS if a in row and b in row)
     first, margin = _verdict(row)
     if first is None:
-        yield dropped(file, line, TIE)
+        yield dropped(file, line, TIE, offset)
         return
     copy = {key: value for key, value in row.items() if key not in (a, b)}
     names = (a, b) if first else (b, a)
     pair = {"chosen": row[names[0]], "rejected": row[names[1]], "margin": margin}
-    yield from read_preference({**copy, **pair}, group, file=file, format=format, line=line)
+    yield from read_preference({**copy, **pair}, group, file=file, format=format, line=line, offset=offset)
 
 
 def is_judged(row: Mapping[str, Any]) -> bool:
@@ -93,7 +97,9 @@ def is_judged(row: Mapping[str, Any]) -> bool:
     return is_sharegpt(row) or ("prompt" in row and ("completion" in row or "response" in row))
 
 
-def read_judged(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_judged(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """The judged conversation of one object."""
     verdict = next(_truth(row.get(name)) for name in _JUDGED if _truth(row.get(name)) is not None)
     if "prompt" in row:
@@ -105,10 +111,10 @@ def read_judged(row: Mapping[str, Any], group: str, *, file: str, format: str, l
         messages = turns_of(row[name], f"line {line}: {name}", file)
     messages = _system(row, messages)
     if not messages or messages[-1]["role"] != "assistant" or not _says(messages[-1:]):
-        yield dropped(file, line, "no answer" if messages else "empty")
+        yield dropped(file, line, "no answer" if messages else "empty", offset)
         return
     yield record(
-        "preference", file=file, format=format, line=line, messages=messages, desirable=verdict,
+        "preference", file=file, format=format, line=line, offset=offset, messages=messages, desirable=verdict,
         tools=tools_of(row, file, line), group=group or None,
     )  # fmt: skip
 
@@ -119,13 +125,13 @@ def preference(
 ) -> Record | Entry:  # fmt: skip
     """The record of a pair, or the reason why there is none."""
     if not any(turn["role"] == "user" and turn["content"].strip() for turn in prompt):
-        return dropped(file, line, "no question")
+        return dropped(file, line, "no question", offset)
     if not _says(chosen) or not _says(rejected):
-        return dropped(file, line, "no answer")
+        return dropped(file, line, "no answer", offset)
     if [(t["content"].strip(), t.get("tool_calls")) for t in chosen] == [
         (t["content"].strip(), t.get("tool_calls")) for t in rejected
     ]:
-        return dropped(file, line, EQUAL)
+        return dropped(file, line, EQUAL, offset)
     return record(
         "preference", file=file, format=format, line=line, offset=offset, messages=prompt, chosen=chosen,
         rejected=rejected, rating=rating, tools=tools, group=group or None, tags=tags or [],

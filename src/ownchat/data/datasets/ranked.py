@@ -34,11 +34,13 @@ def is_ranked(row: Mapping[str, Any]) -> bool:
     return any(row.get(name) for name in _PROMPTS) and bool(_name(row))
 
 
-def read_ranked(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_ranked(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """The preference of one object; a single answer is a conversation with its score as rating."""
     found = _answers(row)
     prompt = _prompt(row, line, file)
-    place: dict[str, Any] = {"file": file, "format": format, "line": line}
+    place: dict[str, Any] = {"file": file, "format": format, "line": line, "offset": offset}
     known = [(score, text) for text, score in found if score is not None and text.strip()]
     known.sort(key=lambda item: -item[0])  # stable: of equal ones the first
     if len(known) < 2:
@@ -47,11 +49,11 @@ def read_ranked(row: Mapping[str, Any], group: str, *, file: str, format: str, l
             rating = known[0][0] if known else None
             yield checked([*prompt, message("assistant", texts[0])], None, group, rating=rating, **place)
         else:
-            yield dropped(file, line, "no answer" if not texts else "no scores")
+            yield dropped(file, line, "no answer" if not texts else "no scores", offset)
         return
     (best, chosen), (worst, rejected) = known[0], known[-1]
     if best == worst:
-        yield dropped(file, line, TIE)
+        yield dropped(file, line, TIE, offset)
         return
     tags = [scores_tag([score for score, _ in known])]
     yield preference(

@@ -8,6 +8,7 @@ counterpart is a judged answer by its rating: the upper third desirable, the low
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,22 +18,64 @@ from ownchat.config import DataConfig
 from ownchat.data.columns import Columns, is_prose
 from ownchat.data.datasets.preferences import EQUAL, TIE, number
 from ownchat.data.ledger import Entry
+from ownchat.data.markup import without_markup
 from ownchat.data.reading import dropped, question_answer, row_id
 from ownchat.data.records import Record, message, record
 
-_RATINGS = (
-    "rating ratings stars star_rating overall overall_rating review_score review_rating review_stars score rate "
-    "grade note bewertung sterne betyg"
-)
-_TEXTS = (
-    "review_text reviewtext review_body reviewbody review_content review text body content comment comments "
-    "review_comment_message feedback reviews_text"
-)
-_TITLES = "review_title review_headline summary title headline subject reviews_title"
-_PRODUCTS = (
-    "product_title product_name product item_name item business_name restaurant hotel_name hotel movie_title "
-    "movie book_title book app_name app name company"
-)
+# Accents count for nothing: "Puntuación" is "puntuacion". After the English names one line for each language.
+_RATINGS = """
+rating ratings stars star_rating overall overall_rating review_score review_rating review_stars score rate grade
+puntuacion calificacion valoracion estrellas
+bewertung sterne note punkte punktzahl
+notation etoiles evaluation
+voto valutazione punteggio stelle
+nota avaliacao classificacao pontuacao estrelas
+beoordeling sterren cijfer waardering
+ocena gwiazdki
+betyg stjarnor stjerner vurdering
+оценка рейтинг звезды
+評価 評点 星 点数
+评分 評分 打分 星级 星級
+평점 별점
+puan
+"""
+_TEXTS = """
+review_text reviewtext review_body reviewbody review_content review text body content comment comments
+review_comment_message feedback reviews_text
+resena opinion comentario comentarios texto
+rezension kundenrezension bewertungstext kundenmeinung meinung kommentar bewertung
+avis commentaire critique texte
+recensione commento opinione testo
+avaliacao resenha opiniao
+recensie beoordeling opmerking reactie tekst
+opinia recenzja komentarz tresc
+recension omdome anmeldelse
+отзыв рецензия комментарий текст
+レビュー 口コミ クチコミ コメント 感想 本文
+评论 評論 评价 評價 点评 內容 内容
+리뷰 후기
+yorum
+"""
+_TITLES = """
+review_title review_headline summary title headline subject reviews_title
+titulo titel uberschrift titre titolo tytul rubrik заголовок タイトル 标题 標題 제목 baslik
+"""
+_PRODUCTS = """
+product_title product_name product item_name item business_name restaurant hotel_name hotel movie_title movie
+book_title book app_name app name company
+producto nombre_producto articulo
+produkt produktname artikel
+produit nom_produit article
+prodotto articolo
+produto
+nazwa_produktu vara
+товар продукт
+商品 商品名 製品 製品名
+产品 產品 商品名称 商品名稱
+제품 상품
+urun
+"""
+_PARTS = ("review", "rating", "product")  # of ``data.map``
 _KEYS = "product_id asin parent_asin item_id business_id hotel_id movie_id book_id app_id productid"
 _OUT_OF = re.compile(r"(-?\d+(?:[.,]\d+)?)\s*(?:/|of|out of|von|av|sur|de)\s*(\d+)", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")
@@ -73,18 +116,24 @@ def find_ratings(
     names: Sequence[str], sample: Sequence[Mapping[str, str]], columns: Columns | None, data: DataConfig,
     all_rows: Iterable[Mapping[str, str]],
 ) -> Rated | None:  # fmt: skip
-    """The columns of rated texts, or None. ``columns``: question and answer, where their names tell."""
-    rating = next((name for name in _named(_RATINGS, names) if _is_rating(name, sample)), "")
-    if not rating:
+    """The columns of rated texts, or None. ``columns``: question and answer, where their names tell.
+
+    What ``data.map`` calls review, rating and product is taken at its word.
+    """
+    told = {part: data.map.get(part, "") for part in _PARTS}
+    rating = told["rating"] or next((name for name in _named(_RATINGS, names) if _is_rating(name, sample)), "")
+    if not (rating or told["review"]):
         return None
-    if columns is None:
-        texts = [name for name in _named(_TEXTS, names) if is_prose([row.get(name, "") for row in sample])]
-        if not texts:
+    if columns is None or told["review"]:
+        columns = None
+        free = [name for name in names if name not in (rating, told["product"])]
+        texts = [name for name in _named(_TEXTS, free) if is_prose([row.get(name, "") for row in sample])]
+        text = told["review"] or next(iter(texts), "")
+        if not text:
             return None
-        text = texts[0]
-        title = next((name for name in _named(_TITLES, names) if name != text), "")
-        product = next((name for name in _named(_PRODUCTS, names) if name not in (text, title)), "")
-        key = next(_named(_KEYS, names), product)
+        title = next((name for name in _named(_TITLES, free) if name != text), "")
+        product = told["product"] or next((name for name in _named(_PRODUCTS, free) if name not in (text, title)), "")
+        key = product if told["product"] else next(_named(_KEYS, free), product)
     else:
         text, title, product, key = columns.answer, "", "", ""
     found = [score for row in (all_rows or sample) if (score := rate(row.get(rating, ""))) is not None]
@@ -123,16 +172,21 @@ class Rated:
     _held: dict[str, list[_Held]] = field(default_factory=dict)
     _count: int = 0
 
-    def rows(self, values: Mapping[str, str], *, file: str, format: str, line: int) -> Iterable[Record | Entry]:
+    def rows(
+        self, values: Mapping[str, str], *, file: str, format: str, line: int, offset: int | None = None
+    ) -> Iterable[Record | Entry]:
         score = rate(values.get(self.rating, ""))
+        if self.columns is None:  # web shops hand reviews out as their pages hold them
+            parts = (self.text, self.title, self.product)
+            values = {**values, **{name: without_markup(values.get(name, "")) for name in parts}}
         if self.pairing:
-            return self._pair(values, score, file, format, line)
+            return self._pair(values, score, file, format, line, offset)
         if self.columns is not None:
-            made = self.columns.row(values, file=file, format=format, line=line)
+            made = self.columns.row(values, file=file, format=format, line=line, offset=offset)
         else:
             text = values.get(self.text, "")
             request = self.request(values, score) if text.strip() else ""
-            made = question_answer(request, text, "", "", file=file, format=format, line=line)
+            made = question_answer(request, text, "", "", file=file, format=format, line=line, offset=offset)
         if not isinstance(made, Entry):
             made["rating"] = score
         return (made,)
@@ -187,24 +241,24 @@ class Rated:
     # ------------------------------------------------------------------------------------------------ preferences
 
     def _pair(
-        self, values: Mapping[str, str], score: float | None, file: str, format: str, line: int
+        self, values: Mapping[str, str], score: float | None, file: str, format: str, line: int, offset: int | None
     ) -> Iterator[Record | Entry]:
         made: Record | Entry
         if self.columns is not None:
-            made = self.columns.row(values, file=file, format=format, line=line)
+            made = self.columns.row(values, file=file, format=format, line=line, offset=offset)
             key = "" if isinstance(made, Entry) else "\0".join(m["content"] for m in made["messages"][:-1])
         else:
             made = question_answer(
                 self.request({**values, self.title: "", self.text: ""}, None), values.get(self.text, ""), "", "",
-                file=file, format=format, line=line,
+                file=file, format=format, line=line, offset=offset,
             )  # fmt: skip
             key = values.get(self.key, "").strip()
         if isinstance(made, Entry):
             yield made
         elif score is None:
-            yield dropped(file, line, "no rating")
+            yield dropped(file, line, "no rating", offset)
         else:
-            yield from self._match(_Held(made, score, line), key)
+            yield from self._match(_Held(made, score, line, offset), key)
 
     def _match(self, new: _Held, key: str) -> Iterator[Record | Entry]:
         waiting = self._held.get(key, []) if key else []
@@ -223,7 +277,7 @@ class Rated:
         if len(waiting) >= MOST_WAITING:
             self._count -= 1
             yield self._alone(waiting.pop(0))
-        self._held.setdefault(key or f"\0{new.line}", []).append(new)
+        self._held.setdefault(key or f"\0{new.line} {new.offset}", []).append(new)
         self._count += 1
         if self._count > MOST_HELD:
             oldest = next(iter(self._held))
@@ -235,10 +289,10 @@ class Rated:
         """A text without counterpart, judged by its rating alone."""
         source = one.made["source"]
         if one.tied and self.columns is not None:
-            return dropped(source["file"], one.line, TIE)
+            return dropped(source["file"], one.line, TIE, one.offset)
         share = (one.score - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         if 1 / 3 < share < 2 / 3:
-            return dropped(source["file"], one.line, "neither good nor bad")
+            return dropped(source["file"], one.line, "neither good nor bad", one.offset)
         return _remade(one, messages=one.made["messages"], desirable=share >= 2 / 3, rating=one.score)
 
 
@@ -247,6 +301,7 @@ class _Held:
     made: Record
     score: float
     line: int
+    offset: int | None = None
     tied: bool = False
 
 
@@ -255,27 +310,40 @@ def _joined(better: _Held, worse: _Held) -> Iterator[Record | Entry]:
     chosen, rejected = better.made["messages"][-1], worse.made["messages"][-1]
     file = worse.made["source"]["file"]
     if chosen["content"].strip() == rejected["content"].strip():
-        yield dropped(file, better.line, EQUAL)
-        yield dropped(file, worse.line, EQUAL)
+        yield dropped(file, better.line, EQUAL, better.offset)
+        yield dropped(file, worse.line, EQUAL, worse.offset)
         return
     yield _remade(
         better, messages=better.made["messages"][:-1], chosen=[message("assistant", chosen["content"])],
         rejected=[message("assistant", rejected["content"])], rating=round(better.score - worse.score, 6),
     )  # fmt: skip
     detail = f"{file}, line {worse.line}: the rejected answer beside line {better.line}"
-    yield Entry("row", row_id(file, worse.line), "merged", "the worse one of a pair", parents=(file,), detail=detail)
+    id = row_id(file, worse.line, worse.offset)
+    yield Entry("row", id, "merged", "the worse one of a pair", parents=(file,), detail=detail)
 
 
 def _remade(one: _Held, **fields: Any) -> Record:
     source = one.made["source"]
     return record(
-        "preference", file=source["file"], format=source["format"], line=one.line, group=one.made["group"], **fields
+        "preference",
+        file=source["file"],
+        format=source["format"],
+        line=one.line,
+        offset=one.offset,
+        group=one.made["group"],
+        **fields,
     )
 
 
 def _named(wanted: str, names: Sequence[str]) -> Iterator[str]:
-    plain = {re.sub(r"\W+", "_", name.strip().lower()).strip("_"): name for name in reversed(names)}
-    return (plain[name] for name in wanted.split() if name in plain)
+    plain = {_bare(name): name for name in reversed(names)}
+    return (plain[name] for one in wanted.split() if (name := _bare(one)) in plain)
+
+
+def _bare(name: str) -> str:
+    """Small letters without accents, words joined by "_"."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", name.lower()) if not unicodedata.combining(letter))
+    return re.sub(r"\W+", "_", "".join(letters)).strip("_")
 
 
 def _is_rating(name: str, sample: Sequence[Mapping[str, str]]) -> bool:

@@ -12,7 +12,9 @@ from ownchat.data.messages import conversation
 
 
 class _Read(Protocol):
-    def __call__(self, row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items: ...
+    def __call__(
+        self, row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+    ) -> Items: ...
 
 
 class Form(NamedTuple):
@@ -37,8 +39,10 @@ def _is_messages(row: Mapping[str, Any]) -> bool:
     return found is not None
 
 
-def _read_messages(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
-    yield conversation(row, group, file=file, format=format, line=line)
+def _read_messages(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
+    yield conversation(row, group, file=file, format=format, line=line, offset=offset)
 
 
 # The first one that fits is it: the more specific come first.

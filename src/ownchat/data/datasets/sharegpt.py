@@ -49,14 +49,16 @@ def is_sharegpt(row: Mapping[str, Any]) -> bool:
     return bool(_list_of(row)) or _is_empty(row)
 
 
-def read_sharegpt(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_sharegpt(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """The conversation of one object. Raises :class:`~ownchat.errors.DataError` for a turn without speaker or text."""
     if _is_empty(row):
-        yield dropped(file, line, "empty")
+        yield dropped(file, line, "empty", offset)
         return
     name = _list_of(row)
     messages = _with_system(row, turns_of(row[name], f"line {line}: {name}", file))
-    yield checked(messages, tools_of(row, file, line), group, file=file, format=format, line=line)
+    yield checked(messages, tools_of(row, file, line), group, file=file, format=format, line=line, offset=offset)
 
 
 def turns_of(found: Any, where: str, file: str) -> list[dict[str, Any]]:
@@ -90,7 +92,9 @@ def is_alpaca(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("history"), list) and bool(_first(row, _QUESTIONS)) and bool(_first(row, _ANSWERS))
 
 
-def read_alpaca(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_alpaca(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """The conversation of one object: system message, history, instruction with its input, output."""
     messages = []
     for number, pair in enumerate(row["history"]):
@@ -100,10 +104,20 @@ def read_alpaca(row: Mapping[str, Any], group: str, *, file: str, format: str, l
         messages += [message("user", pair[0]), message("assistant", pair[1])]
     question, answer = prompt_of(row), text_of(row, _first(row, _ANSWERS), line, file)
     if not question.strip() or not answer.strip():
-        yield dropped(file, line, "no question" if answer.strip() else "no answer" if question.strip() else "empty")
+        yield dropped(
+            file, line, "no question" if answer.strip() else "no answer" if question.strip() else "empty", offset
+        )
         return
     messages += [message("user", question), message("assistant", answer)]
-    yield checked(_with_system(row, messages), tools_of(row, file, line), group, file=file, format=format, line=line)
+    yield checked(
+        _with_system(row, messages),
+        tools_of(row, file, line),
+        group,
+        file=file,
+        format=format,
+        line=line,
+        offset=offset,
+    )
 
 
 def is_pair(row: Mapping[str, Any]) -> bool:
@@ -112,13 +126,23 @@ def is_pair(row: Mapping[str, Any]) -> bool:
     return None not in parts and any(isinstance(part, list) for part in parts)
 
 
-def read_pair(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_pair(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """The conversation of one object."""
     messages = [
         *side(row["prompt"], "user", f"line {line}: prompt", file),
         *side(row["completion"], "assistant", f"line {line}: completion", file),
     ]
-    yield checked(_with_system(row, messages), tools_of(row, file, line), group, file=file, format=format, line=line)
+    yield checked(
+        _with_system(row, messages),
+        tools_of(row, file, line),
+        group,
+        file=file,
+        format=format,
+        line=line,
+        offset=offset,
+    )
 
 
 def is_self_instruct(row: Mapping[str, Any]) -> bool:
@@ -129,13 +153,16 @@ def is_self_instruct(row: Mapping[str, Any]) -> bool:
     )  # fmt: skip
 
 
-def read_self_instruct(row: Mapping[str, Any], group: str, *, file: str, format: str, line: int) -> Items:
+def read_self_instruct(
+    row: Mapping[str, Any], group: str, *, file: str, format: str, line: int, offset: int | None = None
+) -> Items:
     """A conversation for each instance: each is a row of its own, told apart by its place in the object."""
+    before = (offset or 0) << 20  # room for the instances of each object of a line
     for number, one in enumerate(row["instances"]):
         question = prompt_of({"instruction": row["instruction"], "input": one.get("input")})
         answer = text_of(one, "output", line, file)
         messages = [message("user", question), message("assistant", answer)] if answer.strip() else []
-        yield checked(messages, None, group, file=file, format=format, line=line, offset=number or None)
+        yield checked(messages, None, group, file=file, format=format, line=line, offset=before + number or None)
 
 
 # ----------------------------------------------------------------------------------------- parts that others use too

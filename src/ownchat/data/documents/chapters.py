@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from ownchat.data.ledger import Entry
@@ -107,6 +107,8 @@ def chapters(blocks: Iterable[Block | Entry], *, file: str, format: str) -> Iter
         if isinstance(block, Entry):
             yield block
             continue
+        if "\xad" in block.text:  # where a word may be parted: invisible, and another word to every tokenizer
+            block = replace(block, text=block.text.replace("\xad", ""))
         if not block.text.strip():
             continue
         if held and size >= ENOUGH[min(block.level, 6)]:

@@ -247,7 +247,7 @@ class _Writer:
         """End the paragraph that is open."""
         if not self._parts:
             return
-        text, self._parts = "".join(self._parts), []
+        text, self._parts = "".join(self._parts).replace("\xad", ""), []  # soft hyphens: nobody sees them
         if self._pre:
             text = text.replace("\0", "\n").strip("\n").rstrip()
             text = f"```\n{text}\n```" if text.strip() else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from ownchat.data.reading import Reading
 
 _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 _TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
+_STYLE = "{urn:oasis:names:tc:opendocument:xmlns:style:1.0}"
 _DRAW = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
 _CLASS = "{urn:oasis:names:tc:opendocument:xmlns:presentation:1.0}class"
 _LEFT_OUT = {
@@ -22,6 +24,8 @@ _LEFT_OUT = {
     "table-of-content": "table of contents cut",
     "annotation": "comment left out",
 }
+_FIELDS = frozenset(("page-number", "page-count", "header", "footer", "date", "date-time", "time"))
+_UNFILLED = re.compile(r"<[^<>]{1,30}>")  # "<number>": what stands in a field that only the printed page fills
 MOST_REPEATS = 1000  # of a row or a cell: sheets are filled with empty ones to their end
 
 
@@ -41,11 +45,19 @@ def recognise_opendocument(file: InputFile) -> float:
     return 1.0 if file.magic in ("odt", "odp") else 0.0
 
 
-def sheet_rows(file: InputFile) -> Iterator[tuple[str, list[str]]]:
-    """The rows of an OpenDocument spreadsheet, each with the name of its sheet."""
+def sheet_rows(file: InputFile) -> Iterator[tuple[str, bool, list[str]]]:
+    """The rows of an OpenDocument spreadsheet, each with its sheet's name, and whether that is hidden (then empty)."""
+    hidden: set[str] = set()  # styles
     with opened(file, "spreadsheet") as package:
-        for table in package.elements("content.xml", f"{_TABLE}table"):
+        for table in package.elements("content.xml", f"{_TABLE}table", f"{_STYLE}style"):
+            if local(table) == "style":
+                if any(one.get(f"{_TABLE}display") == "false" for one in table):
+                    hidden.add(table.get(f"{_STYLE}name", ""))
+                continue
             name = table.get(f"{_TABLE}name", "")
+            if table.get(f"{_TABLE}style-name") in hidden:
+                yield name, True, []
+                continue
             for row in table.iter(f"{_TABLE}table-row"):
                 cells: list[str] = []
                 for cell in row:
@@ -57,24 +69,33 @@ def sheet_rows(file: InputFile) -> Iterator[tuple[str, list[str]]]:
                     cells.pop()
                 repeats = _number(row.get(f"{_TABLE}number-rows-repeated"), 1)
                 for _ in range(min(repeats, MOST_REPEATS) if cells else 1):
-                    yield name, cells
+                    yield name, False, cells
 
 
 # ----------------------------------------------------------------------------------------------------------------
 
 
 def _blocks(file: InputFile, cuts: Cuts) -> Iterator[Block | Entry]:
-    names = ("p", "h", "list", "tracked-changes", "table-of-content")
+    names = ("p", "h", "list", "list-style", "tracked-changes", "table-of-content")
     tags = [f"{_TEXT}{name}" for name in names] + [f"{_TABLE}table", f"{_DRAW}page"]
+    lists = _Lists()
     with opened(file, "OpenDocument file") as package:
-        for number, element in enumerate(package.elements("content.xml", *tags), 1):
+        if "styles.xml" in package.parts:
+            for style in package.elements("styles.xml", f"{_TEXT}list-style"):
+                lists.learn(style)
+        number = 0
+        for element in package.elements("content.xml", *tags):
+            if local(element) == "list-style":
+                lists.learn(element)
+                continue
+            number += 1
             if local(element) == "page":
                 yield from _slide(element, number)
             else:
-                yield from _element(element, number, cuts)
+                yield from _element(element, number, cuts, lists)
 
 
-def _element(element: Any, number: int, cuts: Cuts) -> Iterator[Block]:
+def _element(element: Any, number: int, cuts: Cuts, lists: _Lists) -> Iterator[Block]:
     name = local(element)
     if rule := _LEFT_OUT.get(name):
         cuts.add(rule, " ".join("".join(element.itertext()).split()))
@@ -87,8 +108,8 @@ def _element(element: Any, number: int, cuts: Cuts) -> Iterator[Block]:
             if body is not None:
                 yield Block(f"[^{_citation(note)}]: {' '.join(_text(one) for one in body)}", number)
     elif name == "list":
-        for index, (depth, text) in enumerate(_items(element, 0)):
-            yield Block("  " * depth + f"- {text}", number, tight=index > 0)
+        for index, text in enumerate(lists.items(element)):
+            yield Block(text, number, tight=index > 0)
     elif name == "table":
         yield from _table(element, number)
 
@@ -102,13 +123,40 @@ def _table(table: Any, number: int) -> Iterator[Block]:
             first = False
 
 
-def _items(element: Any, depth: int) -> Iterator[tuple[int, str]]:
-    for item in element:
-        for one in item if depth < 50 else ():
-            if local(one) == "list":
-                yield from _items(one, depth + 1)
-            elif local(one) in ("p", "h") and (text := _text(one)):
-                yield depth, text
+class _Lists:
+    """Which levels of which list styles are numbered, and where lists that go on after a paragraph stand."""
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[str, int], int] = {}  # (style, level) -> first number; bullets are not in it
+        self._last: dict[str, int] = {}  # style -> the last number of its last list
+
+    def learn(self, style: Any) -> None:
+        """Read a ``text:list-style``."""
+        name = style.get(f"{_STYLE}name", "")
+        for level in style:
+            if local(level) == "list-level-style-number" and level.get(f"{_STYLE}num-format"):
+                place = name, _number(level.get(f"{_TEXT}level"), 1)
+                self._starts[place] = _number(level.get(f"{_TEXT}start-value"), 1)
+
+    def items(self, element: Any, style: str = "", depth: int = 0) -> Iterator[str]:
+        """The paragraphs of a list in Markdown, those of the lists inside of it indented."""
+        style = element.get(f"{_TEXT}style-name", style)
+        start = self._starts.get((style, depth + 1))
+        goes_on = element.get(f"{_TEXT}continue-numbering") == "true" or element.get(f"{_TEXT}continue-list")
+        count = self._last.get(style, 0) if goes_on and depth == 0 else (start or 1) - 1
+        for item in element if depth < 50 else ():
+            mark = ""
+            if local(item) == "list-item":
+                count = _number(item.get(f"{_TEXT}start-value"), count + 1)
+                mark = f"{count}. "
+            for one in item:
+                if local(one) == "list":
+                    yield from self.items(one, style, depth + 1)
+                elif local(one) in ("p", "h") and (text := _text(one)):
+                    yield "  " * depth + ("- " if start is None else mark or "   ") + text
+                    mark = ""  # the second paragraph of an item has no number
+        if start is not None and depth == 0:
+            self._last[style] = count
 
 
 def _slide(page: Any, number: int) -> Iterator[Block]:
@@ -146,6 +194,8 @@ def _text(element: Any) -> str:
                 parts.append("\t" if name == "tab" else "\n")
             elif name == "note":
                 parts.append(f"[^{_citation(inner)}]")
+            elif name in _FIELDS and _UNFILLED.fullmatch(inner.text or ""):
+                pass
             elif name not in ("annotation", "") and depth < 200:
                 walk(inner, depth + 1)
             parts.append(inner.tail or "")

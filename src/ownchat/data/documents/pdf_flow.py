@@ -119,7 +119,7 @@ class Flow:
             return level, len(alike)
         gap = lines[index - 1].y - line.y if index else 99.0
         alone = len(alike) == 1 and len(line.text) <= 100 and (gap > 1.25 * self.leading or gap < 0)
-        if line.bold and ratio > 0.95 and alone and not line.text.endswith((".", ",", ";", ":")):
+        if line.bold and ratio > 0.95 and alone and not line.parts and not line.text.endswith((".", ",", ";", ":")):
             return 4, 1
         return 0, 0
 
@@ -142,6 +142,8 @@ class Flow:
         if abs(above.size - line.size) > 1.2:
             return False
         if gap > 1.35 * max(self.leading, line.size):
+            return False
+        if above.parts and above.bold and not line.bold:  # the header of a table
             return False
         if above.row:
             return line.x0 > above.x0 + 2 * line.size  # a later cell that takes several lines

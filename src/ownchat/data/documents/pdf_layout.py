@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 WORD_GAP = 0.13  # of the type size; kerning stays below, the tightest word space of a justified line above
+CELL_GAP = 0.6  # of the type size: wider than the word space of a heading
 WIDE_GAP = 1.8  # of the type size: another column, or another cell of a table
 DEEPEST_FORM = 8
 
@@ -38,6 +39,7 @@ class Line:
     bold: bool = False
     mono: bool = False
     row: bool = False  # cells side by side
+    parts: bool = False  # texts side by side with a gap: perhaps cells of a narrow table, no label before its text
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,8 @@ def _segments(spans: list[Line]) -> list[Line]:
                 lines.append(Line(span.text.lstrip(), span.x0, span.x1, span.y, span.size, span.bold, span.mono))
                 chars.append(Counter({span.size: len(span.text)}))
             continue
+        if span.x0 - last.x1 > CELL_GAP * size and not _is_label(last.text):
+            last.parts = True
         touching = span.x0 - last.x1 <= WORD_GAP * min(span.size, last.size)
         last.text += span.text if touching or last.text.endswith(" ") or span.text.startswith(" ") else f" {span.text}"
         chars[-1][span.size] += len(span.text.strip())
@@ -258,15 +262,20 @@ def _columns(lines: list[Line]) -> list[Line]:
             if last.mono and line.mono:
                 space = " " * min(round((line.x0 - last.x1) / (0.6 * last.size)), 40)
             else:  # "2.1   Title", "Name:   Anna" and "•   item" are one text
-                label = len(last.text) < 12 and _LABEL.fullmatch(last.text) is not None
+                label = _is_label(last.text)
                 row = (line.x0 - last.x1 > WIDE_GAP * last.size) and not label
                 space, last.row = (" | ", True) if row else (" ", last.row)
+                last.parts = last.parts or not label
             last.text += space + line.text
             last.x1, last.bold, last.mono = line.x1, last.bold and line.bold, last.mono and line.mono
             last.size = max(last.size, line.size)
         else:
             joined.append(line)
     return joined
+
+
+def _is_label(text: str) -> bool:
+    return len(text) < 12 and _LABEL.fullmatch(text) is not None
 
 
 def _apart(lines: list[Line], gutter: float) -> list[Line]:

@@ -10,7 +10,7 @@ from itertools import chain, groupby, islice
 from typing import Any
 
 from ownchat.config import DataConfig
-from ownchat.data.columns import Columns, choose, is_header, is_named
+from ownchat.data.columns import Columns, choose, is_header, is_named, is_title
 from ownchat.data.documents.chapters import Block, Cuts, chapters
 from ownchat.data.documents.opendocument import sheet_rows
 from ownchat.data.documents.packages import DAMAGED, opened
@@ -24,12 +24,14 @@ LOOK_ROWS = 200
 _QUESTIONS = 0.3  # share of cells with a question mark that makes a column of questions
 
 Row = tuple[int, list[str]]  # (number of the row in its sheet, cells)
+_Sheet = tuple[str, bool, Iterator[Row]]  # name, whether it is hidden, rows
 
 
 def read_sheets(file: InputFile, data: DataConfig) -> Reading:
     """Each sheet as rows of questions and answers, where its columns are such (or ``data.map`` says so), else as text.
 
-    ``line`` is the row in the sheet. Formulas give the values that were saved with them. Raises
+    ``line`` is the row in the sheet. Hidden sheets are dropped: they hold lists and notes that nobody was to see.
+    Formulas give the values that were saved with them. Raises
     :class:`~ownchat.data.files.UnreadableFile` for a damaged file and :class:`~ownchat.errors.DataError` for a
     mapped column that no sheet has.
     """
@@ -37,7 +39,10 @@ def read_sheets(file: InputFile, data: DataConfig) -> Reading:
     understood: list[str] = []
     columns: dict[str, str] = {}
     with _sheets(file) as sheets:
-        for name, rows in sheets:  # what each sheet is, from its first rows
+        for name, hidden, rows in sheets:  # what each sheet is, from its first rows
+            if hidden:
+                understood.append(f'sheet "{name}": hidden, left out')
+                continue
             names, found, _ = _understand(list(islice(rows, LOOK_ROWS)), data, file.name)
             understood.append(f'sheet "{name}": ' + (found.understood(names) if found else "text"))
             columns = columns or (found.named() if found else {})
@@ -50,7 +55,11 @@ def read_sheets(file: InputFile, data: DataConfig) -> Reading:
         number = 0
         try:
             with _sheets(file) as sheets:
-                for name, rows in sheets:
+                for name, hidden, rows in sheets:
+                    if hidden:
+                        number += 1
+                        yield replace(dropped(f"{file.name}/{name}", 1, "hidden sheet"), parents=(file.name,))
+                        continue
                     first = list(islice(rows, LOOK_ROWS))
                     names, found, header = _understand(first, data, file.name)
                     everything = chain(first, rows)
@@ -120,7 +129,7 @@ def _pairs(
             continue
         if line < header or not any(cells):
             if any(cells):
-                yield dropped(place, line, "above the header")
+                yield dropped(place, line, "title" if is_title(cells) else "above the header")
             continue
         yield columns.row(dict(zip(names, cells, strict=False)), file=place, format=format, line=line)
 
@@ -141,10 +150,10 @@ def _text(name: str, rows: Iterator[Row]) -> Iterator[Block]:
 
 
 @contextmanager
-def _sheets(file: InputFile) -> Iterator[Iterator[tuple[str, Iterator[Row]]]]:
+def _sheets(file: InputFile) -> Iterator[Iterator[_Sheet]]:
     if file.magic == "ods":
-        grouped = groupby(sheet_rows(file), key=lambda row: row[0])
-        yield ((name, _numbered(rows)) for name, rows in grouped)
+        grouped = groupby(sheet_rows(file), key=lambda row: row[:2])
+        yield ((name, hidden, _numbered(rows)) for (name, hidden), rows in grouped)
         return
     with opened(file, "spreadsheet") as package:
         for part in package.parts:  # openpyxl opens what it needs itself: look for bombs before it does
@@ -167,15 +176,15 @@ def _sheets(file: InputFile) -> Iterator[Iterator[tuple[str, Iterator[Row]]]]:
                 book.close()
 
 
-def _numbered(rows: Iterator[tuple[str, list[str]]]) -> Iterator[Row]:
-    return ((line, cells) for line, (_, cells) in enumerate(rows, 1))
+def _numbered(rows: Iterator[tuple[str, bool, list[str]]]) -> Iterator[Row]:
+    return ((line, cells) for line, (_, _, cells) in enumerate(rows, 1))
 
 
-def _excel(book: Any) -> Iterator[tuple[str, Iterator[Row]]]:
+def _excel(book: Any) -> Iterator[_Sheet]:
     for sheet in book.worksheets:
         sheet.reset_dimensions()  # the size that a file states is often wrong
         rows = ([_cell(value) for value in row] for row in sheet.iter_rows(values_only=True))
-        yield sheet.title, enumerate(rows, 1)
+        yield sheet.title, sheet.sheet_state != "visible", enumerate(rows, 1)  # "hidden", "veryHidden"
 
 
 def _cell(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Plain text and Markdown: one document a file; a very large file becomes several, cut at blank lines.
 
-Every character is kept, with two exceptions that are counted: the front matter of Markdown, and what stands around
-the form feeds of paged text (RFCs, manual pages): running heads, feet and page numbers.
+Every character is kept, with three exceptions that are counted: the front matter of Markdown, soft hyphens, and what
+stands around the form feeds of paged text (RFCs, manual pages): running heads, feet and page numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SPACES = re.compile(r"\s+")
 
 
 def read_text(file: InputFile, data: DataConfig) -> Reading:
-    """A document, every character of it (line ends become ``\\n``); running heads around form feeds are cut."""
+    """A document, every character of it (line ends become ``\\n``) but soft hyphens and running heads."""
     return _read(file, "text")
 
 
@@ -106,6 +106,13 @@ def _read(file: InputFile, format: str) -> Reading:
 
 
 def _chunks(file: InputFile, format: str, cuts: Cuts) -> Iterator[str]:
+    for chunk in _read_chunks(file, format, cuts):
+        if count := chunk.count("\xad"):  # invisible, and another word to every tokenizer
+            cuts.add("soft hyphen cut", count=count)
+        yield chunk.replace("\xad", "")
+
+
+def _read_chunks(file: InputFile, format: str, cuts: Cuts) -> Iterator[str]:
     if "\f" in file.sample and (heads := _heads(file.sample)) is not None:
         yield from _unpaged(file, heads, cuts)
         return

@@ -43,6 +43,7 @@ class Body:
     quoted: str = ""  # as it stands there, without its marks; see clean_quote
     quoted_name: str = ""
     quoted_address: str = ""
+    answered: str = ""  # of an answer between the lines: the quoted paragraphs that own words stand directly under
     cuts: Counter[str] = field(default_factory=Counter)  # {"quote cut": characters}
     encrypted: bool = False
 
@@ -65,6 +66,7 @@ def clean(text: str) -> Body:
     _cut_machines(lines, body)
     _cut_signature(lines, body)
     _cut_machines(lines, body)
+    _cut_ruled(lines, body)
     body.text = _BLANK_RUN.sub("\n\n", "\n".join(lines)).strip()
     return body
 
@@ -93,6 +95,7 @@ def _cut_quotes(lines: list[str], body: Body) -> list[str]:
     quotes: list[str] = []
     if True in cited:
         own, quotes = _without_cited(lines[:end], cited[:end], body)
+        body.answered = _answered(lines[:end], cited[:end])
     if end < len(lines):
         below = lines[end:]
         rest, author = _below(below)
@@ -127,6 +130,22 @@ def _without_cited(lines: list[str], cited: list[bool], body: Body) -> tuple[lis
         quotes += [*([""] if quotes else []), *lines[start:place]]
         _count(body, "quote cut", "\n".join([*attribution, *lines[start:place]]))
     return own, quotes
+
+
+def _answered(lines: Sequence[str], cited: Sequence[bool]) -> str:
+    """The last paragraph of each quote that one's own words follow, where such quotes are several; else nothing."""
+    asked: list[str] = []
+    held: list[str] = []
+    for line, quoted in zip(lines, cited, strict=True):
+        if quoted:
+            bare = _MARK.sub("", line).strip()
+            held = [] if held and not held[-1] else held  # the paragraph before it
+            held.append("" if _CITED.match(bare) else bare)
+        elif line and any(held):
+            if not _attribution([line], [False], 0):
+                asked.append("\n".join(held).strip())
+            held = []
+    return "\n\n".join(asked)[:LONGEST_QUOTE] if len(asked) > 1 else ""
 
 
 def _without_attribution(quoted: str, body: Body) -> str:
@@ -322,13 +341,26 @@ def _cut_signature(lines: list[str], body: Body) -> None:
 def _cut_contact(lines: list[str], closing: int, body: Body) -> None:
     """Under "Best regards," and a name: title, firm, telephone. Only where an address or a number is among them."""
     rest = [at for at in range(closing + 1, len(lines)) if lines[at]]
-    if len(rest) < 2 or any(len(lines[at]) > 90 for at in rest):
+    if len(rest) < 2 or any(len(lines[at]) > 90 and not phrases.IMPRINT.search(lines[at]) for at in rest):
         return
     contact = rest[1:]
     asks = any("?" in lines[at] and "http" not in lines[at] for at in contact)
-    if not asks and any(_CONTACT.search(lines[at]) for at in contact):
+    if not asks and any(_CONTACT.search(lines[at]) or phrases.IMPRINT.search(lines[at]) for at in contact):
         _count(body, "signature cut", "\n".join(lines[contact[0] :]))
         del lines[contact[0] :]
+
+
+def _cut_ruled(lines: list[str], body: Body) -> None:
+    """Cut a name and an address under a rule at the end, as Japanese mails have it."""
+    for place in range(len(lines) - 2, max(0, len(lines) - 14), -1):
+        if not (lines[place][:1] in "-_=*~#+" and phrases.RULER.fullmatch(lines[place])):
+            continue
+        under = [line for line in lines[place + 1 :] if line and not phrases.RULER.fullmatch(line)]
+        speaks = any(len(line) > 60 or line.endswith((".", "!", "?", "。", "！", "？", ":")) for line in under)
+        if len(under) > 1 and not speaks and any(map(_CONTACT.search, under[1:])) and any(lines[:place]):
+            _count(body, "signature cut", "\n".join(lines[place:]))
+            del lines[place:]
+        return
 
 
 def _count(body: Body, rule: str, text: str) -> str:

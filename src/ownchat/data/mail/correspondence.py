@@ -197,6 +197,8 @@ class _Letters:
             last = turn
             if place == 0 and before is None:
                 turn.text = with_subject(letter.subject, letter.text)
+            if place + 1 < len(letters):
+                turn.text = _with_answered(turn.text, letters[place + 1])
             if time is not None:  # clocks go wrong: an answer is not older than what it answers
                 turn.time = max(turn.time or time, time)
             time = turn.time
@@ -277,11 +279,25 @@ class _Letters:
         return threads if len(threads) >= FEWEST_GROUPS else {}
 
 
+def _with_answered(text: str, answer: Letter) -> str:
+    """What a mail says, with what an answer between its lines quotes and it does not say: its words were lost."""
+    known = _squeezed(text)
+    missing = [
+        paragraph
+        for paragraph in (clean_quote(one) for one in answer.answered.split("\n\n"))
+        if (bare := _squeezed(paragraph)) and bare not in known
+    ]
+    return "\n\n".join([text, *missing])
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text).casefold()
+
+
 def _notes(spool: Spool, by_turns: bool) -> list[str]:
     notes = []
-    left = {rule: count for rule, count in spool.refused.items() if rule and count}
-    if left:
-        notes.append("not taken: " + ", ".join(f"{count} {rule}" for rule, count in sorted(left.items())))
+    if copies := spool.refused["duplicate"]:  # what else is not taken, the ledger counts
+        notes.append(f"{_number(copies, 'mail')} taken once: the same Message-ID again")
     if by_turns:
         notes.append("most mails come from mailing lists: each mail is the answer to the one before it in its thread")
     return notes

@@ -122,6 +122,15 @@ CLOSING = re.compile(
     re.I,
 )
 
+# What a firm must put under its letters: register, managers, tax number
+IMPRINT = re.compile(
+    r"\bHR[AB]\b|Geschäftsführ|Registergericht|Amtsgericht|Handelsregister|Firmenbuch|USt-?Id|\bUID\b"
+    r"|\bSIRE[TN]\b|\bRCS\b|TVA intracom|Registro Mercantil|\bC\.?I\.?F\.?:|\bP\. ?IVA\b|Partita IVA|\bCNPJ\b"
+    r"|\bKvK\b|\bNIP\b|\bKRS\b|\bREGON\b|\bИНН\b|Org\.? ?nr|Company (?:No|Reg)|Registered (?:in|office)"
+    r"|VAT (?:No|Reg|ID)|Managing Director",
+    re.I,
+)
+
 RULER = re.compile(r"[ \t]*[-_=*~#+.]{5,}(?:[-_=*~>\s]*[-_=*~>])?[ \t]*")
 FOOTER = re.compile(
     r"mailing[ -]?list|listinfo|unsubscri|subscri(?:be|ption)|abbestellen|abmelden|désabonn"

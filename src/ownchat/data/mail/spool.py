@@ -42,6 +42,7 @@ class Letter:
     attachments: list[str]
     refused: str  # the rule by which it is no message; "duplicate": another copy is
     detail: str = ""
+    answered: str = ""
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Spool:
         values = (
             file, raw.line, mail.id, mail.subject, mail.time, mail.sender, mail.name, mail.recipients[:20], body.text,
             body.quoted, body.quoted_name, body.quoted_address, mail.attachments, rule,
-            "its middle was not read: it is larger than 64 MB" if raw.cut else "",
+            "its middle was not read: it is larger than 64 MB" if raw.cut else "", body.answered,
         )  # fmt: skip
         if not rule:
             self.node_mail[node] = len(self)

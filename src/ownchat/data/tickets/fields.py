@@ -14,6 +14,7 @@ from ownchat.data.ledger import Entry
 from ownchat.data.mail.body import clean
 from ownchat.data.mail.headers import seconds
 from ownchat.data.mail.html import html_text
+from ownchat.data.markup import without_markup
 from ownchat.data.reading import unreadable
 
 _FAR = 4.1e9  # seconds: about 2100; larger numbers are milliseconds
@@ -27,7 +28,7 @@ def objects_in(file: InputFile, *path: str) -> Iterator[JsonRow | Entry]:
         return
     for row in json_lines(file):
         if row.problem:
-            yield unreadable(file.name, row.line, "invalid JSON", row.problem)
+            yield unreadable(file.name, row.line, "invalid JSON", row.problem, row.offset)
         elif isinstance(row.value, dict):
             if row.value:
                 yield row
@@ -64,15 +65,7 @@ def text_field(row: Mapping[str, Any], plain: str, html: str, either: str) -> st
     if isinstance(found := row.get(html), str) and found.strip():
         return html_text(found)
     found = row.get(either)
-    return plain_text(found) if isinstance(found, str) else ""
-
-
-def plain_text(text: str) -> str:
-    """A text without markup, if it is HTML."""
-    stripped = text.strip()
-    if stripped.startswith("<") and stripped.endswith(">"):
-        return html_text(stripped)
-    return stripped.replace("\r\n", "\n")
+    return without_markup(found) if isinstance(found, str) else ""
 
 
 class Cuts:

@@ -14,9 +14,10 @@ from ownchat.data.conversations import conversations
 from ownchat.data.files import InputFile
 from ownchat.data.ledger import Entry
 from ownchat.data.mail.subjects import with_subject
+from ownchat.data.markup import without_markup
 from ownchat.data.reading import Reading
 from ownchat.data.talk import Talk, Turn, not_a_turn
-from ownchat.data.tickets.fields import Cuts, moment, name_of, objects_in, plain_text
+from ownchat.data.tickets.fields import Cuts, moment, name_of, objects_in
 
 _STAFF = ("admin", "bot", "team", "teammate", "operator")
 _NOTES = ("note", "note_and_reopen")
@@ -84,7 +85,7 @@ def _conversation(row: Mapping[str, Any], line: int, file: str, cuts: Cuts) -> I
             continue
         kind = str(part.get("part_type", "comment"))
         body = part.get("body")
-        text = plain_text(body) if isinstance(body, str) else ""
+        text = without_markup(body) if isinstance(body, str) else ""
         if kind in _NOTES:
             yield not_a_turn(file, line, "private note", thread)
         elif part.get("redacted") is True:
@@ -93,7 +94,7 @@ def _conversation(row: Mapping[str, Any], line: int, file: str, cuts: Cuts) -> I
             yield not_a_turn(file, line, "event" if kind != "comment" else "no text", f"{thread}: {kind}")
         else:
             author: Mapping[str, Any] = part["author"] if isinstance(part.get("author"), dict) else {}
-            subject = plain_text(name_of(part.get("subject"))) if place == 0 else ""
+            subject = without_markup(name_of(part.get("subject"))) if place == 0 else ""
             text = cuts.own(text)
             yield Turn(
                 name_of(author, "id", "email", "name", "type") or "somebody",

@@ -12,7 +12,7 @@ import re
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import IO, Any
 
@@ -24,10 +24,12 @@ from ownchat.data.conversations import conversations
 from ownchat.data.files import InputFile, UnreadableFile
 from ownchat.data.ledger import Entry
 from ownchat.data.mail.subjects import with_subject
+from ownchat.data.markup import without_markup
 from ownchat.data.reading import Reading, unreadable
 from ownchat.data.tables import sniff
 from ownchat.data.talk import Talk, Turn, not_a_turn
-from ownchat.data.tickets.fields import Cuts, moment, objects_in, plain_text
+from ownchat.data.tickets.clock import Clock, in_order
+from ownchat.data.tickets.fields import Cuts, objects_in
 
 LOOK_ROWS = 300
 
@@ -42,7 +44,9 @@ _NAMES = {
     "text": "text message body content utterance msg comment message_text message_body text_body comment_body "
     "plain_body transcript nachricht mensaje contenu message_content utterance_text part_body",
     "time": "created_at timestamp time date datetime sent_at created date_time message_time created_time created_date "
-    "turn turn_number turn_id turnnumber message_number seq sequence order index position zeit datum zeitpunkt",
+    "turn turn_number turn_id turnnumber message_number seq sequence order index position zeit datum zeitpunkt uhrzeit "
+    "fecha hora heure data ora godzina tid дата время 日時 時間",
+    "day": "date datum fecha data dato день 日付 日期",
     "id": "tweet_id message_id id comment_id msg_id utterance_id turn_id part_id",
     "reply_to": "in_response_to_tweet_id in_reply_to_status_id in_reply_to reply_to reply_to_id parent_id "
     "parent_message_id response_to in_reply_to_id",
@@ -56,6 +60,7 @@ _STAFF = re.compile(
 _CUSTOMER = re.compile(
     r"(?:customer|user|end[-_ ]?user|client|visitor|lead|contact|guest|inbound|in|requester|kunde|human|caller)$"
 )
+_CLOCK = re.compile(r"\d{1,2}[:.h]\d\d(?:[:.]\d\d)?(?:\s*[AaPp]\.?\s?[Mm]\.?)?")
 _TRUE, _FALSE = ("true", "1", "yes", "t"), ("false", "0", "no", "f")
 
 
@@ -70,6 +75,7 @@ class _Columns:
     reply_to: str = ""
     subject: str = ""
     public: str = ""
+    day: str = ""  # where the time of day has a column of its own
 
     def understood(self) -> str:
         named = {part: getattr(self, part) for part in self.__dataclass_fields__}
@@ -97,9 +103,12 @@ def read_message_table(file: InputFile, data: DataConfig) -> Reading:
             where=file.name,
             fix="add a column author or role, or give the file with both sides",
         )
-    held = _Held(file, columns)
-    talk = Talk("message table", file.name, held.turns, understood=columns.understood(), threads_are_whole=True)
-    return conversations(talk, data)
+    clock = Clock(data.date_order)
+    held = _Held(file, columns, clock)
+    understood = "; ".join(filter(None, (columns.understood(), clock.understood)))
+    talk = Talk("message table", file.name, held.turns, understood=understood, threads_are_whole=True)
+    reading = conversations(talk, data)
+    return replace(reading, notes=[*reading.notes, *clock.notes])
 
 
 # ----------------------------------------------------------------------------------------------------------- columns
@@ -134,6 +143,9 @@ def _columns(names: Sequence[str], sample: Sequence[Mapping[str, str]]) -> _Colu
     for part, wanted in _NAMES.items():
         taken = set(found.values())
         found[part] = next((plain[name] for name in wanted.split() if name in plain and plain[name] not in taken), "")
+    clocks = [row.get(found["time"], "").strip() for row in sample] if found["time"] else []
+    if not any(_CLOCK.fullmatch(cell) for cell in clocks):
+        found["day"] = ""
     columns = _Columns(**found)
     if not columns.text or not _are_texts(columns.text, sample):
         return None
@@ -171,10 +183,10 @@ def _plain(name: str) -> str:
 class _Held:
     """The rows of a table on disk, and in memory which conversation each belongs to, and when it was said."""
 
-    def __init__(self, file: InputFile, columns: _Columns) -> None:
-        self._file, self._columns = file, columns
+    def __init__(self, file: InputFile, columns: _Columns, clock: Clock) -> None:
+        self._file, self._columns, self._clock = file, columns, clock
         self._disk: IO[bytes] = tempfile.TemporaryFile(prefix="ownchat-table-")  # noqa: SIM115 - lives as long as this
-        self._offset, self._time, self._thread = array("q"), array("d"), array("q")
+        self._offset, self._thread = array("q"), array("q")
         self._threads: dict[str, int] = {}
         self._above = array("q")  # union-find over conversations, where rows name the row they answer
         self._problems: list[Entry] = []
@@ -182,7 +194,9 @@ class _Held:
         for line, values in _rows(file, columns, self._problems):
             self._add(line, values)
         self._threads = {}
-        self._order = sorted(range(len(self._offset)), key=self._key(), reverse=False)
+        roots = array("q", (self._root(thread) for thread in self._thread))
+        self._time = clock.seconds(roots)
+        self._order = in_order(len(roots), self._time, roots)
 
     def turns(self) -> Iterator[Turn | Entry]:
         yield from self._problems
@@ -200,7 +214,7 @@ class _Held:
         text, author, role, id, subject, public = values
         if public.strip().lower() in _FALSE:
             return not_a_turn(self._file.name, line, "private note")
-        text = plain_text(text)
+        text = without_markup(text)
         if not text.strip():
             return not_a_turn(self._file.name, line, "no text")
         text = cuts.own(text)
@@ -209,7 +223,7 @@ class _Held:
             author.strip() or role.strip() or "somebody",
             with_subject(subject.strip(), text) if opens else text,
             line,
-            time=time if time != float("inf") else None,
+            time=time if time == time else None,  # NaN is unequal to itself
             thread=f"conversation {thread}",
             id=id,
             answer=self._answers(role),
@@ -229,8 +243,7 @@ class _Held:
         self._offset.append(self._size)
         stored = (line, [row.get(part, "") if part else "" for part in parts])
         self._size += self._disk.write(orjson.dumps(stored, option=orjson.OPT_APPEND_NEWLINE))
-        when = moment(row.get(c.time)) if c.time else None
-        self._time.append(float("inf") if when is None else when)
+        self._clock.add(" ".join(row.get(part, "") for part in (c.day, c.time) if part))
         if c.thread:
             self._thread.append(self._number(row.get(c.thread, "").strip() or f"\0{line}"))
             return
@@ -251,12 +264,6 @@ class _Held:
             self._above[thread] = self._above[above]
             thread = above
         return thread
-
-    def _key(self) -> Any:
-        def key(row: int) -> tuple[int, float, int]:
-            return self._root(self._thread[row]), self._time[row], row
-
-        return key
 
 
 def _rows(file: InputFile, columns: _Columns, problems: list[Entry]) -> Iterable[tuple[int, dict[str, str]]]:

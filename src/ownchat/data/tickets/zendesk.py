@@ -6,6 +6,7 @@ ticket's description; a comment that is not public is a note among agents.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -55,7 +56,8 @@ def read_zendesk(file: InputFile, data: DataConfig) -> Reading:
             known = users
             if isinstance(around := item.value.get("users"), list) and not path:
                 known = users | _user_table(around)
-            yield from _ticket(_inner(item.value), item.value, item.line, file.name, known, cuts)
+            ticket = _inner(item.value)
+            yield from _ticket(ticket, item.value, item.line, file.name, ChainMap(known, _people(ticket)), cuts)
         yield from cuts.entries()
 
     talk = Talk("zendesk", file.name, turns, understood="Zendesk tickets", threads_are_whole=True)
@@ -102,6 +104,13 @@ def _user_table(rows: Any) -> dict[str, _User]:
                 name_of(row, "name", "email"), role in _STAFF if isinstance(role, str) else None
             )
     return users
+
+
+def _people(ticket: Mapping[str, Any]) -> dict[str, _User]:
+    """Those whom a ticket of the JSON export names itself, beside their ids."""
+    return _user_table(ticket.get(key) for key in ("requester", "submitter", "assignee")) | _user_table(
+        ticket["collaborator"] if isinstance(ticket.get("collaborator"), list) else ()
+    )
 
 
 def _ticket(

@@ -1,0 +1,183 @@
+"""``ownchat clean PATH --preview``: what cleaning would do, on one offline page and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ownchat.artifacts import write_atomic
+from ownchat.config import Config
+from ownchat.errors import DataError, printable
+
+if TYPE_CHECKING:
+    from ownchat.clean.preview import Example, StepView
+
+RECORDS_OF_A_FILE = 2_000
+MOST_RECORDS = 20_000
+
+# What each step does, in the words of the page.
+TITLES = {
+    "repair_encoding": ("Mend encoding", "Text that was decoded with the wrong encoding becomes readable again."),
+    "drop_system_lines": ("System lines", "What messengers and ticket systems wrote between what people said."),
+    "drop_bot_noise": ("Automatic replies", "Out-of-office notes and automated notices."),
+    "cut_boilerplate": ("Boilerplate", "Signatures, disclaimers and footers that many texts of a source share."),
+    "drop_cut_turns": ("Cut turns", "Replies that an export cut off in the middle of a sentence are not learned."),
+    "drop_empty": ("Empty", "Messages without text, and records with nothing to learn."),
+    "drop_greetings": ("Greetings only", "Conversations of nothing but hello, thanks and goodbye."),
+    "filter_languages": ("Language", "Records in a language that is not to be kept; undecided ones stay."),
+    "filter_length": ("Length", "Records with too few or too many words."),
+    "filter_quality": ("Quality rules", "Documents that published rules take for no running text."),
+    "flag_toxic": ("Toxicity", "Records with insults, slurs, threats or obscene language."),
+    "redact_private": ("Private data", "Names, addresses, numbers and keys become placeholders."),
+}
+
+
+def write_clean_preview(
+    config: Config, source: Path, page: Path, console: Console, *, show_private: bool = False
+) -> Path:
+    """Run the steps on a sample, write ``page`` and ``recipe.yaml`` beside it, print a summary; returns the recipe.
+
+    Of each file the first 2,000 records are looked at, 20,000 in all. On the page private data is masked by type,
+    whatever the settings say, unless ``show_private``. Nothing is loaded from outside, and the same data and settings
+    give the same bytes. Raises :class:`~ownchat.errors.DataError` when there is no record.
+    """
+    from ownchat.clean.language import count_languages
+    from ownchat.clean.preview import preview_steps
+    from ownchat.clean.recipe import write_recipe
+    from ownchat.clean.steps import run_steps, steps_for
+    from ownchat.clean.toxicity import count_toxic
+    from ownchat.data.preview import preview
+    from ownchat.data.records import batched
+
+    files = preview(config, source, RECORDS_OF_A_FILE)
+    batches = list(batched(islice(_records(files), MOST_RECORDS)))
+    if not batches:
+        raise DataError("no record to show", where=str(source), fix="look at ownchat import PATH --preview")
+    views = preview_steps(batches, config.clean, _mask(config, show_private))
+    flags = [step for step in steps_for(config.clean) if step[0] in ("filter_languages", "flag_toxic")]
+    cleaned = [after for batch in batches for _, _, after, _ in list(run_steps(batch, flags))[-1:]]
+    recipe = page.with_name("recipe.yaml")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe, config.clean)
+    facts = {
+        "source": printable(source.name),
+        "recipe": recipe.name,
+        "records": sum(len(batch) for batch in batches),
+        "complete": all(file.get("complete", True) for file in files)
+        and all(sum(file.get(kind, 0) for kind in KINDS) == len(file.get("records", ())) for file in files),
+        "files": sum("format" in file for file in files),
+        "masked": not show_private,
+        "languages": count_languages(cleaned),
+        "toxic": {file: counts for file, counts in count_toxic(cleaned).items() if counts[1]},
+    }
+    write_atomic(page, render_page(views, facts))
+    console.print(summary_table(views))
+    what = "all" if facts["complete"] else "the first"
+    console.print(f"Looked at {what} {facts['records']:,} records; nothing was changed.", markup=False)
+    console.print(
+        f"Examples: {page}\nTo accept: ownchat clean {source} --recipe {recipe}", markup=False, soft_wrap=True
+    )
+    return recipe
+
+
+KINDS = ("conversations", "documents", "preferences")
+
+
+def render_page(views: Sequence[StepView], facts: dict[str, Any]) -> str:
+    """The page. All text of the data is escaped by the template engine and nothing is loaded from outside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("ownchat.pipeline", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clean": printable}
+    types = sorted({text for example in _all_examples(views) for _, parts in example.texts for kind, text in parts
+                    if kind == "private"})  # fmt: skip
+    return environment.get_template("clean_preview.html.j2").render(
+        views=views, facts=facts, titles=TITLES, types={name: place % 8 for place, name in enumerate(types)},
+        touched=touched,
+    )  # fmt: skip
+
+
+def touched(view: StepView) -> str:
+    """What a step did in a few words: "3 records changed, 1 message dropped".
+
+    >>> from ownchat.clean.preview import StepView
+    >>> touched(StepView("x", "y", True, rules={"row dropped: too short": 2, "message dropped: x": 1}))
+    '2 records dropped'
+    """
+    counts: dict[str, int] = {}
+    for key, count in view.rules.items():
+        what = key.split(":")[0]
+        counts[what] = counts.get(what, 0) + count
+    lost = view.messages[0] - view.messages[1]
+    parts = [
+        f"{count:,} {'record' if count == 1 else 'records'} {what.removeprefix('row ')}"
+        for what, count in sorted(counts.items())
+        if what.startswith("row ")
+    ]
+    if lost and "row dropped" not in counts:
+        parts.append(f"{lost:,} {'message' if lost == 1 else 'messages'} dropped")
+    return ", ".join(parts) or ("nothing" if view.is_on else "off")
+
+
+def summary_table(views: Sequence[StepView]) -> Table:
+    """One line a step: the switch, what came in, what was left, what was done."""
+    table = Table(title="What cleaning would do", title_justify="left")
+    for name, right in (("step", False), ("switch", False), ("records", True), ("messages", True), ("done", False)):
+        table.add_column(name, justify="right" if right else "left")
+    for view in views:
+        on = view.is_on
+        table.add_row(
+            TITLES.get(view.name, (view.name, ""))[0],
+            Text(f"clean.{view.switch}" if view.switch else "always"),
+            _before_after(view.records) if on else "",
+            _before_after(view.messages) if on else "",
+            Text(touched(view)),
+            style=None if on else "dim",
+        )
+    return table
+
+
+def _before_after(counts: tuple[int, int]) -> str:
+    return f"{counts[0]:,}" if counts[0] == counts[1] else f"{counts[0]:,} → {counts[1]:,}"
+
+
+def _records(files: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        yield from file.get("records", ())
+
+
+def _all_examples(views: Sequence[StepView]) -> list[Example]:
+    return [example for view in views for example in view.changed + view.dropped]
+
+
+def _mask(config: Config, show_private: bool) -> Callable[[str], str]:
+    """What stands for a text on the page: private data becomes its type, even where the settings would leave it."""
+    if show_private:
+        return str
+    from ownchat.clean.preview import CLOSE, OPEN
+    from ownchat.clean.private.redaction import redact
+    from ownchat.clean.private.spans import DEFAULT
+
+    clean = config.clean
+    types = clean.private_types or DEFAULT
+
+    def mask(text: str) -> str:
+        pieces, end = [], 0
+        for span in redact(text, types=types, deny=clean.private_deny, threshold=clean.private_threshold).spans:
+            pieces += [text[end : span.start], f"{OPEN}{span.type.upper()}{CLOSE}"]
+            end = span.end
+        return "".join([*pieces, text[end:]])
+
+    return mask
