@@ -63,7 +63,7 @@ def test_no_file_for_leftovers() -> None:
 
 
 def test_every_setting_is_known_and_described() -> None:
-    assert len(keys()) == 47, "a setting more or less is a decision: say so here and in docs/configuration.md"
+    assert len(keys()) == 68, "a setting more or less is a decision: say so here and in docs/configuration.md"
     for section in Config.model_fields.values():
         for name, field in section.annotation.model_fields.items():  # type: ignore[union-attr]
             assert field.description, name
@@ -100,7 +100,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_public_names_are_these() -> None:
-    assert sorted(ownchat.__all__) == ["Config", "Request", "chat_engine", "load_config", "train_model"]
+    assert sorted(ownchat.__all__) == ["Config", "Redactor", "Request", "chat_engine", "load_config", "redact", "train_model"]
     for name in ownchat.__all__:
         assert callable(getattr(ownchat, name)), name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

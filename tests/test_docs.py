@@ -96,3 +96,8 @@ def test_readme_tree_is_the_tree() -> None:
     folders = {path.name for path in (ROOT / "src" / "ownchat").iterdir() if path.is_dir() and path.name[0] != "_"}
     for folder in folders:
         assert f"{folder}/" in readme, folder
+
+
+def test_private_data_example_holds() -> None:
+    (code,) = blocks(ROOT / "docs" / "private-data.md", "python")
+    exec(code, {})

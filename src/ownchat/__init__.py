@@ -4,7 +4,7 @@ Names are lazy: ``import ownchat`` loads neither torch nor anything else that is
 
 >>> import ownchat
 >>> sorted(ownchat.__all__)[:3]
-['Config', 'Request', 'chat_engine']
+['Config', 'Redactor', 'Request']
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _NAMES = {
     "load_config": ("ownchat.config", "load_config"),
     "train_model": ("ownchat.pipeline.run", "train"),
     "chat_engine": ("ownchat.generate.hf", "chat_engine"),
+    "redact": ("ownchat.clean.private.redaction", "redact"),
+    "Redactor": ("ownchat.clean.private.redaction", "Redactor"),
     "Request": ("ownchat.generate.engine", "Request"),
 }
 

@@ -26,7 +26,7 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """How files become records."""
 
-    map: dict[str, str] = Field({}, description="which column is what: question, answer, system, group, text")
+    map: dict[str, str] = Field({}, description="which column is what: question, answer, system, group, text; review, rating, product")
     system: str | None = Field(None, description="system message put before conversations that have none")
     format: dict[str, str] = Field({}, description='format of files whose name matches: {"*.log": "irc"}')
     assistant: list[str] = Field([], description="names or addresses whose turns are the assistant's; none: inferred")
@@ -39,11 +39,53 @@ class DataConfig(_Section):
     workers: int | None = Field(None, ge=1, description="files read at once; none: one for each core")
 
 
+QualityRules = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb"]
+
+
+PrivateType = Literal[
+    "person", "address", "phone", "email", "username", "url", "ip", "card", "iban", "bank_account", "national_id",
+    "passport", "driving_licence", "tax_id", "date_of_birth", "password", "secret", "reference",
+    "organisation", "place", "date",
+]  # fmt: skip
+NOT_PRIVATE_BY_DEFAULT = ("organisation", "place", "date")
+
+
 class CleanConfig(_Section):
     """What is repaired, what is taken out, and how the three splits are made."""
 
     repair_encoding: bool = Field(True, description="mend text that was decoded with the wrong encoding (mojibake)")
+    system_lines: bool = Field(True, description='take out lines of messengers and ticket systems ("Anna joined")')
+    bot_noise: bool = Field(True, description="take out automatic replies and notices")
+    boilerplate: bool = Field(True, description="cut signatures, disclaimers and footers that many texts share")
+    boilerplate_share: float = Field(0.1, gt=0, le=1, description="of a source's texts that share such a line")
+    cut_turns: bool = Field(True, description="do not learn replies that an export cut off in a sentence")
+    greetings: bool = Field(True, description="drop conversations of nothing but hello, thanks and goodbye")
+    detect_language: bool = Field(True, description="write the language that a record is in into its field")
+    languages: list[str] = Field([], description="keep these (codes: en, de) and what is undecided; none: all")
+    min_words: int = Field(0, ge=0, description="drop records with fewer words")
+    max_words: int | None = Field(None, ge=1, description="drop records with more words; none: no limit")
+    quality_rules: list[QualityRules] = Field(
+        ["gopher_quality", "gopher_repetition"],
+        description="published rules that drop what is no running text: gopher_quality, gopher_repetition, c4, fineweb",
+    )
+    quality_documents: int = Field(100, ge=1, description="smaller collections, chosen by hand, are not judged")
+    quality_scope: Literal["documents", "all"] = Field("documents", description="what the quality rules look at")
+    toxicity: Literal["off", "flag", "drop"] = Field("flag", description="tag records with abuse, or drop them")
+    private_types: list[PrivateType] = Field(
+        [type for type in get_args(PrivateType) if type not in NOT_PRIVATE_BY_DEFAULT],
+        description="private data that becomes placeholders; [] for none; also organisation, place, date",
+    )
+    private_allow: list[str] = Field([], description="words that are never private (products), or /expressions/")
+    private_deny: list[str] = Field([], description="words that always are (staff, projects), or /expressions/")
+    private_threshold: float | None = Field(
+        None, gt=0, le=1, description="least probability; none: 0.25; lower masks more"
+    )
+    private_surrogates: bool = Field(False, description="made-up values that look real in place of placeholders")
     exact_duplicates: bool = Field(True, description="drop records whose text stands in another record")
+    near_duplicates: bool = Field(True, description="drop records that are nearly another one; the longest is kept")
+    decontaminate: list[str] = Field(
+        [], description="files with examinations: records that hold their text are dropped"
+    )
     valid_share: float = Field(0.1, gt=0, lt=0.5, description="share for stopping and choosing checkpoints")
     test_share: float = Field(0.1, gt=0, lt=0.5, description="share for evaluation only")
     seed: int = Field(0, ge=0, description="which groups fall into which split")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -23,7 +24,7 @@ DATASETS = Path(os.environ.get("OWNCHAT_DATASETS", Path(__file__).parents[2] / "
 
 
 def clean(folder: Path, source: Path, *sets: str):
-    config = load_config(sets=list(sets))[0]
+    config = load_config(sets=["clean.private_types=[]", *sets])[0]  # the text stays as it is written here
     data.run(config, {"source": source}, folder / "1-data")
     return run(config, {"data": folder / "1-data"}, folder / "2-clean")
 
@@ -89,7 +90,9 @@ def test_essays_of_any_number(tmp_path, num_files):
     folder.mkdir()
     texts = {}
     for number in range(num_files):
-        paragraphs = [f"Essay {number}, thought {i}: {'words and more of them ' * (5 + i % 7)}" for i in range(80)]
+        chance = random.Random(number)  # every essay has words of its own
+        words = ["".join(chance.choices("abdeilmnorstu", k=6)) for _ in range(3000)]
+        paragraphs = [f"Thought {i}: {' '.join(chance.choices(words, k=30 + 6 * (i % 7)))}." for i in range(80)]
         texts[f"{number}.txt"] = "\n\n".join(paragraphs)
         (folder / f"{number}.txt").write_text(texts[f"{number}.txt"])
     report = clean(tmp_path, folder)

@@ -1,6 +1,6 @@
 """Short hashes of records, from which duplicates and the three splits are found without their text.
 
-A few dozen bytes a record stay in memory while any number of shards goes by.
+About a hundred bytes a record stay in memory while any number of shards goes by.
 """
 
 from __future__ import annotations
@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ownchat.clean.steps import count_messages
+from ownchat.clean.batches import as_mask, count_messages
+from ownchat.clean.shingles import Folded, count_words, fold, gather, text_keys
 
 SHORT_OPENING = 16  # characters: "Hi there!" is a greeting, the question comes with the next turn
 REPLY_WORDS = 4  # an answer of fewer words is a label ("yes", "card_arrival"), shared by what has little in common
+LONG_REPLY = 8  # words: a reply of as many must not stand on both sides of a split, wherever in a conversation it is
+_LONGEST = 1_000_000  # characters of one message or document that are compared with other texts
 
 
 @dataclass(frozen=True)
@@ -29,27 +33,96 @@ class Signatures:
     question: np.ndarray  # (n,) uint64: first user message, or document text
     answer: np.ndarray  # (n,) uint64: last assistant message of a conversation with one question
     is_document: np.ndarray  # (n,) bool
+    is_preference: np.ndarray  # (n,) bool
     messages: np.ndarray  # (n,) int64: how many
+    num_replies: np.ndarray  # (n,) int64: how many of the following belong to each record
+    replies: np.ndarray  # (sum of num_replies,) uint64: every reply of eight words or more
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, indices: np.ndarray) -> Signatures:
-        return Signatures(*(getattr(self, field.name)[indices] for field in fields(self)))
+        counts = self.num_replies[indices]
+        first = np.concatenate([[0], np.cumsum(self.num_replies)])[indices]
+        places = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Signatures(
+            **{name: column[places if name == "replies" else indices] for name, column in columns.items()}
+        )
+
+    def reply_rows(self) -> np.ndarray:
+        """The record of each reply."""
+        return np.repeat(np.arange(len(self)), self.num_replies)
+
+    def save(self, path: Path) -> None:
+        np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @staticmethod
+    def load(path: Path) -> Signatures:
+        with np.load(path) as stored:
+            return Signatures(*(stored[field.name] for field in fields(Signatures)))
 
 
-def signatures(batch: pa.RecordBatch) -> Signatures:
-    """The hashes of one batch."""
+@dataclass(frozen=True)
+class Sides:
+    """The folded text of records, without system prompts, and their long replies."""
+
+    asked: Folded  # users' and tools' messages, or the text of a document
+    answered: Folded  # the assistant's, and a preference's two answers
+    reply_rows: np.ndarray  # ascending
+    replies: np.ndarray  # uint64
+
+
+def sides(batch: pa.RecordBatch) -> Sides:
+    """What the records of one batch ask and what they answer; give it some megabytes at a time."""
+    texts, rows, replied, asked = [], [], [], []
+    for name in ("messages", "chosen", "rejected"):
+        lists = batch.column(name)
+        flat = lists.flatten()
+        role, calls = pc.fill_null(flat.field("role"), ""), flat.field("tool_calls")
+        contents = pc.fill_null(_bounded(flat.field("content")), "")
+        if calls.null_count < len(calls):
+            contents = pc.binary_join_element_wise(contents, pc.fill_null(_bounded(calls), ""), " ")
+        texts.append(contents)
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        rows.append(np.repeat(np.arange(len(batch)), lengths))
+        from_assistant = as_mask(pc.equal(role, "assistant"))
+        replied.append(from_assistant | (name != "messages"))
+        asked.append(~replied[-1] & ~as_mask(pc.equal(role, "system")))
+    texts.append(pc.fill_null(_bounded(batch.column("text")), ""))
+    rows.append(np.arange(len(batch)))
+    replied.append(np.zeros(len(batch), bool))
+    asked.append(np.ones(len(batch), bool))
+    row, is_reply, is_asked = np.concatenate(rows), np.concatenate(replied), np.concatenate(asked)
+    everything = pa.concat_arrays(texts)
+    folded = fold(everything)
+    order = np.argsort(row, kind="stable")
+    answers, questions = order[is_reply[order]], order[is_asked[order]]
+    blanks = pc.count_substring(everything, " ").to_numpy(zero_copy_only=False) + 1
+    words = np.maximum(count_words(folded), np.where(folded.lengths() > 0, blanks, 0))
+    long = answers[words[answers] >= LONG_REPLY]
+    return Sides(
+        asked=gather(folded, questions, row[questions], len(batch)),
+        answered=gather(folded, answers, row[answers], len(batch)),
+        reply_rows=row[long],
+        replies=text_keys(folded)[long],
+    )
+
+
+def signatures(batch: pa.RecordBatch, said: Sides | None = None) -> Signatures:
+    """The hashes of one batch; ``said``: its :func:`sides`, where they are known."""
+    said = said or sides(batch)
     lists = batch.column("messages")
     flat, lengths = lists.flatten(), count_messages(batch)
     rows = np.repeat(np.arange(len(batch)), lengths)
     contents, roles = normalised(flat.field("content")), pc.fill_null(flat.field("role"), "")
     calls = pc.fill_null(flat.field("tool_calls"), "")
     joined = pc.binary_join_element_wise(roles, contents, calls, "\x1f")
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    dialogue = pc.binary_join(pa.ListArray.from_arrays(offsets, joined), "\x1e")
+    dialogue = _listed(joined, lengths)
     texts = normalised(batch.column("text"))
-    content = pc.binary_join_element_wise(batch.column("kind"), texts, dialogue, "\x1d")
+    verdict = pc.fill_null(batch.column("desirable").cast(pa.string()), "")
+    answers = [_joined(batch.column(name)) for name in ("chosen", "rejected")]
+    content = pc.binary_join_element_wise(batch.column("kind"), texts, dialogue, verdict, *answers, "\x1d")
 
     from_user = pc.equal(roles, "user").to_numpy(zero_copy_only=False).astype(bool)
     from_assistant = pc.equal(roles, "assistant").to_numpy(zero_copy_only=False).astype(bool)
@@ -62,7 +135,10 @@ def signatures(batch: pa.RecordBatch) -> Signatures:
         question=np.where(is_document, _keys(texts.to_pylist()), _questions(contents, rows, from_user, len(batch))),
         answer=_answers(contents, rows, from_assistant, one_question, len(batch)),
         is_document=is_document,
+        is_preference=as_mask(pc.equal(batch.column("kind"), "preference")),
         messages=lengths,
+        num_replies=np.bincount(said.reply_rows, minlength=len(batch)),
+        replies=said.replies,
     )
 
 
@@ -83,6 +159,24 @@ def normalised(texts: pa.Array) -> pa.Array:
 
 
 # ----------------------------------------------------------------------------------------------------------------
+
+
+def _bounded(texts: pa.Array) -> pa.Array:
+    """Texts cut where they are very long."""
+    longest = pc.max(pc.binary_length(texts)).as_py()
+    return texts if (longest or 0) <= _LONGEST else pc.utf8_slice_codeunits(texts, 0, _LONGEST)
+
+
+def _listed(texts: pa.Array, lengths: np.ndarray) -> pa.Array:
+    """The texts of each record as one."""
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, texts), "\x1e")
+
+
+def _joined(lists: pa.Array) -> pa.Array:
+    """The contents of each record's answer in a preference."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return _listed(normalised(lists.flatten().field("content")), lengths)
 
 
 def _questions(contents: pa.Array, rows: np.ndarray, from_user: np.ndarray, count: int) -> np.ndarray:

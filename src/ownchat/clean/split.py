@@ -1,11 +1,15 @@
 """Which records are copies, which belong together, and which of the three splits they go to.
 
-What shares a customer or thread, a question, or an answer must not stand on both sides of a split: the model would be
-examined on what it was shown. So records are joined into components, and components are dealt out whole.
+What shares a customer or thread, a question, an answer or a long reply, or is nearly the same, must not stand on both
+sides of a split: the model would be examined on what it was shown. So records are joined into components, which are
+dealt out whole. Where stock replies would join almost everything, they join nothing and are taken out of the records
+for validation and test instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
@@ -16,6 +20,11 @@ from ownchat.errors import DataError
 
 TRAIN, VALID, TEST = range(3)
 BOILERPLATE_SHARE = 0.05  # an answer that stands in more of the records than this is a stock phrase: it joins nothing
+STOCK_SHARES = (0.01, 0.001, 0.0)  # of the records that a long reply stands in to be taken for stock, tried in turn
+_FILLED = 0.8  # of its share that a split should reach
+_HALF = 0.5  # where it does not reach as much, relations that are less than copies are parted
+
+Links = tuple[np.ndarray, np.ndarray]  # records, and a key for each: equal keys join
 
 
 def first_copies(content: np.ndarray) -> np.ndarray:
@@ -29,16 +38,89 @@ def first_copies(content: np.ndarray) -> np.ndarray:
     return first[inverse.ravel()]
 
 
-def components(signatures: Signatures) -> np.ndarray:
-    """A number for each record; records that belong together have the same: the smallest index among them."""
+def components(
+    signatures: Signatures, related: np.ndarray | None = None, stock: np.ndarray | None = None
+) -> np.ndarray:
+    """A number for each record; records that belong together have the same: the smallest index among them.
+
+    ``related``: labels of records that are nearly the same. ``stock``: keys of long replies that join nothing.
+    """
     answer = signatures.answer.copy()
     _, inverse, counts = np.unique(answer, return_inverse=True, return_counts=True)
     answer[counts[inverse] > max(10, BOILERPLATE_SHARE * len(answer))] = 0
-    return connected([signatures.group, signatures.question, answer])
+    rows, replies = signatures.reply_rows(), signatures.replies
+    if stock is not None and len(stock):
+        joins = ~np.isin(replies, stock)
+        rows, replies = rows[joins], replies[joins]
+    keys = [signatures.group, signatures.question, answer]
+    return connected(keys if related is None else [*keys, related + 1], (rows, replies))
 
 
-def connected(keys: list[np.ndarray]) -> np.ndarray:
+def stock_replies(signatures: Signatures, share: float) -> np.ndarray:
+    """Keys of the long replies that stand in more than ``share`` of the records, and in two at least."""
+    rows, replies = signatures.reply_rows(), signatures.replies
+    once = np.unique(np.stack([replies, rows.astype(np.uint64)], axis=1), axis=0)[:, 0]
+    found, counts = np.unique(once, return_counts=True)
+    return found[counts > max(1, share * len(signatures))]
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """The split of each record, its component, and the replies that valid and test must not keep."""
+
+    splits: np.ndarray
+    labels: np.ndarray
+    stock: np.ndarray
+
+
+def deal(
+    signatures: Signatures,
+    linked: np.ndarray,
+    related: np.ndarray,
+    *,
+    valid_share: float,
+    test_share: float,
+    seed: int,
+    needed: tuple[int, ...],
+) -> Dealt:
+    """Components and their splits. ``linked``: labels of records that belong together for other reasons; ``related``:
+    labels of those that are somewhat alike, which are parted where three splits could not be had otherwise.
+
+    When one component is so large that valid or test stay below four fifths of their share, long replies that stand in
+    1 % of the records no longer join, then those in one of a thousand, then all. Raises as :func:`assign` does.
+    """
+    best: Dealt | None = None
+    problem: DataError | None = None
+    best_filled = -1.0
+    wanted = {VALID: valid_share * len(linked), TEST: test_share * len(linked)}
+    joined = connected([linked + 1, related + 1])
+    for together, share in [(joined, None), *((joined, share) for share in STOCK_SHARES), (linked, None)]:
+        if together is linked and best_filled >= _HALF:
+            break
+        stock = np.empty(0, np.uint64) if share is None else stock_replies(signatures, share)
+        labels = components(signatures, together, stock)
+        try:
+            splits = assign(
+                labels, signatures.ids, valid_share=valid_share, test_share=test_share, seed=seed, needed=needed
+            )
+        except DataError as error:
+            problem = problem or error
+            continue
+        filled = min(int((splits == split).sum()) / max(1.0, size) for split, size in wanted.items())
+        if filled > best_filled:
+            best, best_filled = Dealt(splits, labels, stock), filled
+        if filled >= _FILLED or not needed:
+            break
+    if best is None:
+        assert problem is not None
+        raise problem
+    return best
+
+
+def connected(keys: Sequence[np.ndarray], *more: Links) -> np.ndarray:
     """Connected components of records that share a key (0: no key), as the smallest index in each.
+
+    ``more``: keys of which a record may have any number.
 
     Vectorised union-find: each round hooks whole components to the smallest that they touch (Shiloach and Vishkin
     1982), so that even a long chain needs few rounds.
@@ -49,9 +131,8 @@ def connected(keys: list[np.ndarray]) -> np.ndarray:
     """
     parent = np.arange(len(keys[0]))
     inverses = []
-    for key in keys:
-        members = np.flatnonzero(key)
-        _, inverse = np.unique(key[members], return_inverse=True)
+    for members, key in [*((np.flatnonzero(key), key[key != 0]) for key in keys), *more]:
+        _, inverse = np.unique(key, return_inverse=True)
         if len(members):
             inverses.append((members, inverse.ravel()))
     while True:

@@ -1,15 +1,19 @@
 """Stage 2: records are mended, copies and empty ones taken out, the rest dealt out to three splits.
 
-Two passes. The first runs the steps of :mod:`ownchat.clean.steps` on each batch and keeps a few hashes of every
-record; from these alone duplicates and splits are decided; the second writes. Memory is bounded by one batch, about a
-hundred bytes a record, and the few long documents that are cut.
+Two passes. The first (:mod:`ownchat.clean.shards`) runs the steps on each shard and keeps hashes of every record; from
+these duplicates and splits are decided; the second writes. Memory is bounded by some megabytes of text in each process,
+about a hundred bytes a record, and the few long documents that are cut. A run that was killed goes on: the shards of
+the first pass that are done stay done.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,54 +21,71 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ownchat import artifacts
 from ownchat.artifacts import SPLITS, Report
+from ownchat.clean.batches import count_messages
+from ownchat.clean.decontaminate import Examination, contaminated, read_examination
+from ownchat.clean.leaks import count_leaks
+from ownchat.clean.near import Near, find_near
 from ownchat.clean.sections import FEW_DOCUMENTS, LONG_DOCUMENT, paragraphs, sections, sentences, stretches
-from ownchat.clean.signatures import Signatures, concatenate, signatures
-from ownchat.clean.split import TEST, VALID, assign, components, connected, first_copies
-from ownchat.clean.steps import STEPS, count_messages
+from ownchat.clean.shards import DONE, FORMS, FOUND, HASHES, Dropped, find_forms, first_pass, learn
+from ownchat.clean.signatures import Signatures, concatenate
+from ownchat.clean.sketches import Sketches
+from ownchat.clean.split import TEST, TRAIN, VALID, components, connected, deal, first_copies
+from ownchat.clean.steps import needs_learning
+from ownchat.clean.trimming import without_replies
 from ownchat.config import CleanConfig, Config
-from ownchat.data.ledger import Entry, Ledger
+from ownchat.data.ledger import Entry, Fate, Ledger
 from ownchat.data.records import SCHEMA, Record, ShardWriter, read_batches, shards
 from ownchat.errors import DataError
 from ownchat.monitor.progress import progress
 
 SECTIONS = ("clean",)
-EXAMPLES = 3  # dropped records of each rule that the report shows
+WORK, KEY = ".work", "key"
+_NEAR = "near.npz"
+_EXAMPLES = 5  # near duplicates that the report shows beside what was kept
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
     """Clean and split the records of ``inputs["data"]`` into ``{train,valid,test,dropped}/``.
 
     The ledger has units ``row`` and ``message``; a kept row's rule is the name of its split. Raises
-    :class:`~ownchat.errors.DataError` when no record is left, or too few for three splits.
+    :class:`~ownchat.errors.DataError` when no record is left, too few for three splits, or a file to decontaminate
+    against cannot be read.
     """
-    key = artifacts.stage_key(config, SECTIONS, inputs)
+    against = {f"decontaminate-{number}": Path(path) for number, path in enumerate(config.clean.decontaminate)}
+    for path in against.values():
+        if not path.exists():
+            raise DataError("there is no such file", where=str(path), fix="check clean.decontaminate")
+    key = artifacts.stage_key(config, SECTIONS, {**inputs, **against})
     if (report := artifacts.completed(output, key)) is not None:
         return report
-    start, source, work = artifacts.start_afresh(output), inputs["data"], output / ".work"
-    num_rows = sum(pq.read_metadata(path).num_rows for path in shards(source))
+    start, paths, work = time.monotonic(), shards(inputs["data"]), _resume(output, key)
+    num_rows = sum(pq.read_metadata(path).num_rows for path in paths)
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(output))
-        dropped = _Dropped(stack.enter_context(ShardWriter(output / "dropped")))
+        dropped = Dropped(stack.enter_context(ShardWriter(output / "dropped")))
         advance = stack.enter_context(progress("clean", 2 * num_rows, "records"))
-        with ShardWriter(work) as writer:
-            parts = []
-            for batch in read_batches(source):
-                kept = _clean(batch, config.clean, ledger, dropped)
-                parts.append(signatures(kept))
-                writer.write(kept)
-                advance(len(batch))
-        hashes = concatenate(parts) if writer.rows else None
-        if hashes is None:
+        examination = _examination(config, work) if against else None
+        if needs_learning(config.clean):
+            learn(paths, work / "learned.npz")
+        if not (work / FORMS).exists():
+            find_forms(paths, work / FORMS)
+        folders = []
+        for folder in first_pass(paths, work, config.clean, config.data.workers, advance):
+            _take_books(folder, ledger, dropped)
+            if (folder / HASHES).exists():
+                folders.append(folder)
+        if not folders:
             raise _all_dropped(ledger)
-        plan = _plan(hashes, config.clean, lambda: read_batches(work))
+        hashes = concatenate(Signatures.load(folder / HASHES) for folder in folders)
+        sketches = stack.enter_context(Sketches(folders))
+        plan = _plan(hashes, sketches, folders, examination, config.clean, work)
         writers = [stack.enter_context(ShardWriter(output / name)) for name in SPLITS]
-        _write(plan, hashes, read_batches(work), ledger, dropped, writers, advance)
-    shutil.rmtree(work)
+        _write(plan, hashes, _batches(folders), ledger, dropped, writers, advance)
+        leaks = _leaks(plan, hashes, sketches)
     sizes = {name: writer.rows for name, writer in zip(SPLITS, writers, strict=True)}
     details = {
         "ledger": ledger.totals,
@@ -73,53 +94,58 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
             name: {"records": sizes[name], "groups": plan.groups[split]} for split, name in enumerate(SPLITS)
         },
         "groups": sum(plan.groups),
+        "largest_group": plan.largest,
+        "stock_replies": len(plan.stock),
+        "leaks": leaks,
+        "near_duplicates": plan.examples,
+        "examination": examination.files if examination else [],
         "dropped": dropped.examples,
     }  # fmt: skip
     report = Report(
-        "clean", output, {"records": num_rows, **sizes, "dropped": dropped.rows}, details, time.monotonic() - start
+        "clean", output, {"records": num_rows, **sizes, "dropped": dropped.writer.rows}, details,
+        time.monotonic() - start,
     )  # fmt: skip
+    shutil.rmtree(work)
     return artifacts.commit(key, config, SECTIONS, report)
 
 
 # ---------------------------------------------------------------------------------------------------- first pass
 
 
-class _Dropped:
-    """Dropped records are kept in shards of their own, and a few of each rule are shown."""
-
-    def __init__(self, writer: ShardWriter) -> None:
-        self._writer, self.examples = writer, list[dict[str, Any]]()
-        self._shown: dict[str, int] = {}
-        self.rows = 0
-
-    def add(self, batch: pa.RecordBatch, rules: list[str]) -> None:
-        """Keep a batch of dropped records; ``rules`` has one name for each."""
-        self._writer.write(batch)
-        self.rows += len(batch)
-        for index, rule in enumerate(rules):
-            if self._shown.get(rule, 0) < EXAMPLES:
-                self._shown[rule] = self._shown.get(rule, 0) + 1
-                row = batch.slice(index, 1).to_pylist()[0]
-                text = row["text"] or " / ".join(turn["content"] or "" for turn in row["messages"] or ())
-                source = {"file": row["source"]["file"], "line": row["source"]["line"]}
-                self.examples.append({"rule": rule, "id": row["id"], **source, "text": " ".join(text.split())[:160]})
+def _resume(output: Path, key: str) -> Path:
+    """The folder of the first pass: what a killed run left there, when it was made from the same; else empty."""
+    work = output / WORK
+    if not (work / KEY).is_file() or (work / KEY).read_text() != key:
+        artifacts.start_afresh(output)
+        artifacts.write_atomic(work / KEY, key)
+    for path in output.iterdir():
+        if path != work:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return work
 
 
-def _clean(batch: pa.RecordBatch, config: CleanConfig, ledger: Ledger, dropped: _Dropped) -> pa.RecordBatch:
-    """Run the steps; what they drop goes to the books and to ``dropped``."""
-    ledger.enter("row", len(batch))
-    ledger.enter("message", int(count_messages(batch).sum()))
-    for step, is_on in STEPS:
-        if not is_on(config):
-            continue
-        before = batch
-        batch, entries = step(batch)
-        ledger.add(entries)
-        rules = {entry.id: entry.rule for entry in entries if entry.unit == "row" and entry.fate == "dropped"}
-        if rules:
-            gone = before.filter(pc.is_in(before.column("id"), pa.array(list(rules))))
-            dropped.add(gone, [rules[id] for id in gone.column("id").to_pylist()])
-    return batch
+def _examination(config: Config, work: Path) -> Examination:
+    folder = work / "examination"
+    if not (folder / "names.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        read_examination(config.clean.decontaminate, config, folder).save(folder)
+    return Examination.load(folder)
+
+
+def _take_books(folder: Path, ledger: Ledger, dropped: Dropped) -> None:
+    """What the steps did to one shard, and what they dropped."""
+    done = json.loads((folder / DONE).read_text())
+    ledger.absorb(folder, done["books"])
+    for batch in read_batches(folder / "dropped"):
+        dropped.writer.write(batch)
+    for example in done["examples"]:
+        dropped.show(example)
+
+
+def _batches(folders: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    for folder in folders:
+        yield from read_batches(folder)
 
 
 def _all_dropped(ledger: Ledger) -> DataError:
@@ -136,33 +162,99 @@ def _all_dropped(ledger: Ledger) -> DataError:
 class _Plan:
     """What becomes of each record of the first pass."""
 
-    copy_of: np.ndarray  # (n,) index of the record that it is a copy of, else its own
-    splits: np.ndarray  # (n,) 0 train, 1 valid, 2 test; -1: copied or cut
+    lost: dict[int, tuple[str, str, str]]  # record -> rule, parent, detail
+    splits: np.ndarray  # (n,) 0 train, 1 valid, 2 test; -1: lost or cut
     cut: dict[int, list[tuple[int, Record]]]  # documents that become sections
     groups: tuple[int, int, int]  # components in each split; a section counts as one
+    largest: int  # records in the largest component
+    stock: np.ndarray  # keys of replies that valid and test must not keep
+    examples: list[dict[str, Any]]  # near duplicates beside what is kept
 
 
-def _plan(hashes: Signatures, config: CleanConfig, batches: Callable[[], Iterator[pa.RecordBatch]]) -> _Plan:
-    copy_of = first_copies(hashes.content) if config.exact_duplicates else np.arange(len(hashes))
-    kept = np.flatnonzero(copy_of == np.arange(len(hashes)))
-    # A dropped copy still links: its customer's other rows must not stand in another split than the row it equals.
-    linked = connected([hashes.group, first_copies(hashes.content) + 1])[kept] + 1
-    labels = connected([components(hashes.take(kept)) + 1, linked])
+def _plan(
+    hashes: Signatures,
+    sketches: Sketches,
+    folders: Sequence[Path],
+    examination: Examination | None,
+    config: CleanConfig,
+    work: Path,
+) -> _Plan:
+    everyone, ids = np.arange(len(hashes)), hashes.ids
+    lost: dict[int, tuple[str, str, str]] = {}
+    if examination is not None:
+        for index, run in contaminated(*_found(folders), len(hashes)).items():
+            place = examination.names[examination.places[run]]
+            lost[index] = ("contaminated", ids[index].decode(), f"text of {place}")
+    clear = np.setdiff1d(everyone, np.fromiter(lost, np.int64))
+    copy_of = everyone.copy()
+    copy_of[clear] = clear[first_copies(hashes.content[clear])]
+    first = clear[copy_of[clear] == clear]
+    # Of preferences it matters which answer was chosen: only equal ones are dropped.
+    near = _near(sketches, first, ~hashes.is_preference, work)
+    if config.exact_duplicates:
+        lost |= {i: ("exact duplicate", ids[copy_of[i]].decode(), "") for i in clear[copy_of[clear] != clear].tolist()}
+    examples: list[dict[str, Any]] = []
+    if config.near_duplicates:
+        for index in np.flatnonzero(near.kept != everyone).tolist():
+            best, detail = int(near.kept[index]), f"Jaccard similarity {near.similarity[index]:.2f}"
+            lost[index] = ("near duplicate", ids[best].decode(), detail)
+            if len(examples) < _EXAMPLES:
+                texts = {"dropped": sketches.texts(index), "kept": sketches.texts(best)}
+                shown = {name: " / ".join(text[:160] for text in pair if text) for name, pair in texts.items()}
+                examples.append({"id": ids[index].decode(), "detail": detail, **shown})
+    kept = np.setdiff1d(everyone, np.fromiter(lost, np.int64))
+    if not len(kept):
+        counts = Counter(rule for rule, _, _ in lost.values())
+        raise DataError(
+            f"no record is left: {', '.join(f'{rule} {count}' for rule, count in counts.most_common())}",
+            fix="look at the files, or switch the rule off",
+        )
+    # What is lost still links: its customer's other rows must not stand in another split than the row it equals.
+    linked = connected([hashes.group, first_copies(hashes.content) + 1, near.kept + 1])
+    labels = components(hashes.take(kept), connected([linked + 1, near.related + 1])[kept])
     alone = kept[(hashes.is_document & (hashes.group == 0))[kept] & (np.bincount(labels)[labels] == 1)]
     cut: dict[int, list[tuple[int, Record]]] = {}
     if 0 < len(alone) < FEW_DOCUMENTS:
-        cut = _cut_documents(_rows_at(batches(), alone), config, others=len(np.unique(labels)))
-    rest = ~np.isin(kept, list(cut))
-    splits = np.full(len(hashes), -1)
-    if rest.any():
-        splits[kept[rest]] = assign(
-            labels[rest], hashes.ids[kept[rest]], valid_share=config.valid_share, test_share=config.test_share,
-            seed=config.seed, needed=() if cut and len(np.unique(labels[rest])) < len(SPLITS) else (VALID, TEST),
+        cut = _cut_documents(_rows_at(_batches(folders), alone), config, others=len(np.unique(labels)))
+    rest = kept[~np.isin(kept, list(cut))]
+    splits, stock, pairs, largest = np.full(len(hashes), -1), np.empty(0, np.uint64), np.empty(0, np.int64), 0
+    if len(rest):
+        few = cut and len(np.unique(labels[~np.isin(kept, list(cut))])) < len(SPLITS)
+        dealt = deal(
+            hashes.take(rest), linked[rest], near.related[rest], valid_share=config.valid_share,
+            test_share=config.test_share, seed=config.seed, needed=() if few else (VALID, TEST),
         )  # fmt: skip
-    pairs = np.unique(np.stack([splits[kept[rest]], labels[rest]]), axis=1)[0]
+        splits[rest], stock, largest = dealt.splits, dealt.stock, int(np.bincount(dealt.labels).max())
+        pairs = np.unique(np.stack([dealt.splits, dealt.labels]), axis=1)[0]
     made = [split for sections in cut.values() for split, _ in sections]
     train, valid, test = (int((pairs == split).sum()) + made.count(split) for split in range(3))
-    return _Plan(copy_of, splits, cut, (train, valid, test))
+    return _Plan(lost, splits, cut, (train, valid, test), largest, stock, examples)
+
+
+def _found(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Records that hold runs of an examination, and the runs."""
+    parts, start = [np.empty((2, 0), np.int64)], 0
+    for folder in folders:
+        with np.load(folder / FOUND) as stored:
+            parts.append(stored["found"] + np.array([[start], [0]]))
+        start += sum(pq.read_metadata(path).num_rows for path in shards(folder))
+    rows, runs = np.concatenate(parts, axis=1)
+    return rows, runs
+
+
+def _near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, work: Path) -> Near:
+    """The search for near duplicates, which a killed run need not repeat."""
+    if not (work / _NEAR).exists():
+        find_near(sketches, members, can_go).save(work / f"tmp-{_NEAR}")
+        os.replace(work / f"tmp-{_NEAR}", work / _NEAR)
+    return Near.load(work / _NEAR)
+
+
+def _leaks(plan: _Plan, hashes: Signatures, sketches: Sketches) -> dict[str, Any]:
+    """What the splits still share, counted on what was written; sections of documents are not compared."""
+    rows, replies = hashes.reply_rows(), hashes.replies
+    stays = (plan.splits[rows] == TRAIN) | ~np.isin(replies, plan.stock)
+    return count_leaks(sketches, (rows[stays], replies[stays]), plan.splits)
 
 
 def _cut_documents(
@@ -200,7 +292,7 @@ def _write(
     hashes: Signatures,
     batches: Iterator[pa.RecordBatch],
     ledger: Ledger,
-    dropped: _Dropped,
+    dropped: Dropped,
     writers: list[ShardWriter],
     advance: Callable[..., None],
 ) -> None:
@@ -208,28 +300,48 @@ def _write(
     for batch in batches:
         indices = np.arange(start, start + len(batch))
         start += len(batch)
-        splits, copy_of = plan.splits[indices], plan.copy_of[indices]
+        trimmed = _trimmed(plan, hashes, indices)
         for split, name in enumerate(SPLITS):
-            writers[split].write(batch.filter(pa.array(splits == split)))
-            for index in indices[splits == split].tolist():
-                _fate(ledger, hashes, index, "kept", name, hashes.ids[index].decode())
+            chosen = plan.splits[indices] == split
+            part = batch.filter(pa.array(chosen))
+            if trimmed[chosen].any():
+                part, entries = without_replies(part, plan.stock)
+                ledger.add(entries)
+                left = np.isin(indices, indices[chosen])
+                gone = {entry.id for entry in entries if entry.unit == "row" and entry.fate == "dropped"}
+                if gone:
+                    out = np.isin(hashes.ids[indices], np.array(sorted(gone), "S24")) & left
+                    dropped.add(batch.filter(pa.array(out)), ["leak"] * int(out.sum()))
+            counts = count_messages(part)
+            writers[split].write(part)
+            for id, count in zip(part.column("id").to_pylist(), counts.tolist(), strict=True):
+                _fate(ledger, id, count, "kept", name, id)
         for index in (index for index in indices.tolist() if index in plan.cut):
             for split, row in plan.cut[index]:
                 writers[split].write(pa.RecordBatch.from_pylist([row], schema=SCHEMA))
             ledger.add(_cut_entries(hashes.ids[index].decode(), plan.cut[index]))
-        copies = copy_of != indices
-        if copies.any():
-            dropped.add(batch.filter(pa.array(copies)), ["exact duplicate"] * int(copies.sum()))
-        for index in indices[copies].tolist():
-            _fate(ledger, hashes, index, "dropped", "exact duplicate", hashes.ids[plan.copy_of[index]].decode())
+        lost = [index for index in indices.tolist() if index in plan.lost]
+        if lost:
+            dropped.add(batch.take(pa.array(np.array(lost) - indices[0])), [plan.lost[index][0] for index in lost])
+        for index in lost:
+            rule, parent, detail = plan.lost[index]
+            _fate(ledger, hashes.ids[index].decode(), int(hashes.messages[index]), "dropped", rule, parent, detail)
         advance(len(batch))
 
 
-def _fate(ledger: Ledger, hashes: Signatures, index: int, fate: Any, rule: str, parent: str) -> None:
+def _trimmed(plan: _Plan, hashes: Signatures, indices: np.ndarray) -> np.ndarray:
+    """Which of these records hold a stock reply that their split must not keep."""
+    if not len(plan.stock):
+        return np.zeros(len(indices), bool)
+    some = hashes.take(indices)
+    held = np.bincount(some.reply_rows()[np.isin(some.replies, plan.stock)], minlength=len(indices)) > 0
+    return held & (plan.splits[indices] > TRAIN)
+
+
+def _fate(ledger: Ledger, id: str, messages: int, fate: Fate, rule: str, parent: str, detail: str = "") -> None:
     """The fate of a record and of its messages."""
-    id = hashes.ids[index].decode()
-    ledger.fate("row", id, fate, rule, parents=(parent,))
-    ledger.fate("message", id, fate, rule, count=int(hashes.messages[index]), parents=(parent,))
+    ledger.fate("row", id, fate, rule, parents=(parent,), detail=detail)
+    ledger.fate("message", id, fate, rule, count=messages, parents=(parent,))
 
 
 def _cut_entries(parent: str, made: list[tuple[int, Record]]) -> Iterator[Entry]:

@@ -8,7 +8,10 @@ To add a step: one function and one line in :data:`STEPS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import ftfy
 import numpy as np
@@ -16,11 +19,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ftfy.badness import is_bad
 
+from ownchat.clean.batches import (
+    Cleaned,
+    as_mask,
+    count_messages,
+    drop_messages,
+    drop_rows,
+    flat_messages,
+    has_kind,
+    is_blank,
+    replace_messages,
+    rows_of,
+    with_column,
+    with_messages,
+)
+from ownchat.clean.boilerplate import Learned, cut_boilerplate
+from ownchat.clean.language import filter_languages
+from ownchat.clean.noise import drop_bot_noise, drop_cut_turns, drop_greetings, drop_system_lines
+from ownchat.clean.private.step import redact_private
+from ownchat.clean.quality import filter_length, filter_quality
+from ownchat.clean.toxicity import flag_toxic
 from ownchat.config import CleanConfig
 from ownchat.data.ledger import Entry
-from ownchat.data.records import MESSAGE, SCHEMA
 
-Step = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, list[Entry]]]
+Step = Callable[[pa.RecordBatch], Cleaned]
 
 # Wherever ftfy's own test finds mojibake (tests compare the two), and in little else: a control character U+0080 to
 # U+009F, one of the letters that UTF-8's first bytes turn into, or a sign or accented capital that touches another
@@ -29,22 +51,22 @@ _SIGN = r"\x{80}-\x{de}\x{f7}\x{100}-\x{36f}\x{2000}-\x{2bff}\x{f000}-\x{fb06}\x
 _SUSPICIOUS = rf"[\x{{80}}-\x{{9f}}ÂÃŒœ]|[{_SIGN}][^\x00-\x7f]|[^\x00-\x7f][{_SIGN}]|вЂ|ГўВЂВ|[ØÙ][\x00-\x7f]?[ØÙ]"
 
 
-def repair_encoding(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Entry]]:
+def repair_encoding(batch: pa.RecordBatch) -> Cleaned:
     """Mend text that was decoded with the wrong encoding: ``cafÃ©`` becomes ``café``. Nothing else is normalised.
 
     Line by line, so that one line that cannot be mended does not hinder the others (ftfy, R. Speer, 2019).
     """
     changed: dict[int, int] = {}  # row -> messages (or documents) mended
-    messages = _flat(batch)
+    messages = flat_messages(batch)
     contents, mended = _repair(messages.field("content"))
     if len(mended):
-        for row in _rows_of(batch)[mended].tolist():
+        for row in rows_of(batch)[mended].tolist():
             changed[row] = changed.get(row, 0) + 1
-        batch = _with_messages(batch, _replace(messages, contents))
+        batch = with_messages(batch, replace_messages(messages, content=contents))
     texts, mended = _repair(batch.column("text"))
     if len(mended):
         changed |= dict.fromkeys(mended.tolist(), 1)
-        batch = _set(batch, "text", texts)
+        batch = with_column(batch, "text", texts)
     ids = batch.column("id")
     entries = [
         Entry("row", ids[row].as_py(), "changed", "encoding repaired", detail=f"{count} text{'s' if count > 1 else ''}")
@@ -53,57 +75,125 @@ def repair_encoding(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Entry]]
     return batch, entries
 
 
-def drop_empty(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Entry]]:
+def drop_empty(batch: pa.RecordBatch) -> Cleaned:
     """Take out messages without text (but not tool calls and tools' results), and records without anything to learn.
 
     A conversation needs a message of the assistant, a document needs text.
     """
-    entries: list[Entry] = []
-    messages, rows = _flat(batch), _rows_of(batch)
-    empty = pc.and_(
-        pc.and_(_is_blank(messages.field("content")), _is_blank(messages.field("tool_calls"))),
-        pc.not_equal(messages.field("role"), "tool"),
-    )
-    empty = empty.to_numpy(zero_copy_only=False).astype(bool)
-    ids = batch.column("id")
-    if empty.any():
-        places = np.arange(len(rows)) - np.searchsorted(rows, rows)  # number within its conversation
-        for index in np.flatnonzero(empty).tolist():
-            id = ids[int(rows[index])].as_py()
-            entries.append(Entry("message", f"{id}#{places[index]}", "dropped", "empty message", parents=(id,)))
-        messages, rows = messages.filter(pa.array(~empty)), rows[~empty]
-        batch = _with_messages(batch, messages, np.bincount(rows, minlength=len(batch)))
-    count = np.bincount(rows, minlength=len(batch))
-    from_assistant = pc.equal(messages.field("role"), "assistant").to_numpy(zero_copy_only=False).astype(bool)
+    messages = flat_messages(batch)
+    empty = is_blank(messages.field("content")) & is_blank(messages.field("tool_calls"))
+    empty &= as_mask(pc.not_equal(messages.field("role"), "tool"))
+    batch, entries = drop_messages(batch, empty, "empty message")
+    count, rows = count_messages(batch), rows_of(batch)
+    from_assistant = as_mask(pc.equal(flat_messages(batch).field("role"), "assistant"))
     replies = np.bincount(rows[from_assistant], minlength=len(batch))
-    is_document = pc.equal(batch.column("kind"), "document").to_numpy(zero_copy_only=False)
-    is_conversation = pc.equal(batch.column("kind"), "conversation").to_numpy(zero_copy_only=False)
-    blank = _is_blank(batch.column("text")).to_numpy(zero_copy_only=False)
-    nothing = (is_document & blank) | (is_conversation & (count == 0))
-    no_reply = is_conversation & (replies == 0) & ~nothing
-    for index in np.flatnonzero(nothing | no_reply).tolist():
-        id, rule = ids[index].as_py(), "empty" if nothing[index] else "no assistant turn"
-        entries.append(Entry("row", id, "dropped", rule, parents=(id,)))
-        if count[index]:
-            entries.append(Entry("message", id, "dropped", rule, count=int(count[index]), parents=(id,)))
-    if len(entries):
-        batch = batch.filter(pa.array(~(nothing | no_reply)))
-    return batch, entries
+    is_conversation = has_kind(batch, "conversation")
+    nothing = (has_kind(batch, "document") & is_blank(batch.column("text"))) | (is_conversation & (count == 0))
+    rules = dict.fromkeys(np.flatnonzero(nothing).tolist(), "empty")
+    rules |= dict.fromkeys(np.flatnonzero(is_conversation & (replies == 0) & ~nothing).tolist(), "no assistant turn")
+    batch, dropped = drop_rows(batch, rules)
+    return batch, entries + dropped
 
 
-STEPS: tuple[tuple[Step, Callable[[CleanConfig], bool]], ...] = (
+# In order: text is mended first; what empties messages comes before what drops empty ones; what judges a record comes
+# when its text is final.
+STEPS: tuple[tuple[Callable[..., Cleaned], Callable[[CleanConfig], bool]], ...] = (
     (repair_encoding, lambda config: config.repair_encoding),
+    (drop_system_lines, lambda config: config.system_lines),
+    (drop_bot_noise, lambda config: config.bot_noise),
+    (cut_boilerplate, lambda config: config.boilerplate),
+    (drop_cut_turns, lambda config: config.cut_turns),
     (drop_empty, lambda config: True),
+    (drop_greetings, lambda config: config.greetings),
+    (filter_languages, lambda config: config.detect_language or bool(config.languages)),
+    (filter_length, lambda config: config.min_words > 0 or config.max_words is not None),
+    (filter_quality, lambda config: bool(config.quality_rules)),
+    (flag_toxic, lambda config: config.toxicity != "off"),
+    (redact_private, lambda config: bool(config.private_types or config.private_deny)),
 )
 
+# The key that switches a step on or off, and the settings that it takes.
+SWITCHES: dict[Callable[..., Cleaned], str] = {
+    repair_encoding: "repair_encoding",
+    drop_system_lines: "system_lines",
+    drop_bot_noise: "bot_noise",
+    cut_boilerplate: "boilerplate",
+    drop_cut_turns: "cut_turns",
+    drop_greetings: "greetings",
+    filter_languages: "languages",
+    filter_length: "min_words",
+    filter_quality: "quality_rules",
+    flag_toxic: "toxicity",
+    redact_private: "private_types",
+}
+_SETTINGS: dict[Callable[..., Cleaned], Callable[[CleanConfig, Learned], dict[str, Any]]] = {
+    cut_boilerplate: lambda config, learned: {"learned": learned, "share": config.boilerplate_share},
+    drop_cut_turns: lambda config, learned: {"limits": learned.limits()},
+    filter_languages: lambda config, learned: {"languages": config.languages},
+    filter_length: lambda config, learned: {"min_words": config.min_words, "max_words": config.max_words},
+    filter_quality: lambda config, learned: {
+        "families": config.quality_rules,
+        "scope": config.quality_scope,
+        "sizes": learned.records,
+        "least": config.quality_documents,
+    },
+    flag_toxic: lambda config, learned: {"drop": config.toxicity == "drop"},
+    redact_private: lambda config, learned: {
+        "types": config.private_types,
+        "allow": config.private_allow,
+        "deny": config.private_deny,
+        "threshold": config.private_threshold,
+        "surrogates": config.private_surrogates,
+    },
+}
 
-def count_messages(batch: pa.RecordBatch) -> np.ndarray:
-    """Messages of each record: integers of shape ``(num_rows,)``."""
-    lengths = pc.fill_null(pc.list_value_length(batch.column("messages")), 0)
-    return lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+
+def needs_learning(config: CleanConfig) -> bool:
+    """Whether a pass over the data must come first (:class:`~ownchat.clean.boilerplate.Learned`)."""
+    return config.boilerplate or config.cut_turns or bool(config.quality_rules)
 
 
-# ------------------------------------------------------------------------------------------------- Arrow's nested types
+def steps_for(config: CleanConfig, learned: Learned | None = None) -> list[tuple[str, Step]]:
+    """The steps that are switched on, each with its name and ready to be called with a batch."""
+    learned = learned or Learned()
+    return [
+        (step.__name__, partial(step, **_SETTINGS[step](config, learned)) if step in _SETTINGS else step)
+        for step, is_on in STEPS
+        if is_on(config)
+    ]
+
+
+def run_steps(
+    batch: pa.RecordBatch, steps: Sequence[tuple[str, Step]]
+) -> Iterator[tuple[str, pa.RecordBatch, pa.RecordBatch, list[Entry]]]:
+    """Run ``steps`` (of :func:`steps_for`) one after the other: name, batch before, batch after, entries.
+
+    A dropped message is named by its record and its number there (``id#3``). A step counts in what the steps before
+    left over; here the numbers become those of the batch that came in, so that no two messages share one.
+    """
+    gone: dict[str, list[int]] = {}
+    for name, step in steps:
+        after, entries = step(batch)
+        numbered = [_renumbered(entry, gone) for entry in entries]
+        for entry in numbered:
+            if entry.unit == "message" and "#" in entry.id:
+                id, _, place = entry.id.rpartition("#")
+                gone.setdefault(id, []).append(int(place))
+        yield name, batch, after, numbered
+        batch = after
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _renumbered(entry: Entry, gone: dict[str, list[int]]) -> Entry:
+    id, separator, number = entry.id.rpartition("#")
+    if entry.unit != "message" or not separator or id not in gone:
+        return entry
+    place = int(number)
+    for earlier in sorted(gone[id]):
+        place += earlier <= place
+    return replace(entry, id=f"{id}#{place}")
 
 
 def _repair(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
@@ -122,38 +212,3 @@ def _repair(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
     mask = np.zeros(len(texts), bool)
     mask[changed] = True
     return pc.replace_with_mask(texts, pa.array(mask), pa.array(list(fixed.values()), pa.string())), changed
-
-
-def _is_blank(texts: pa.Array) -> pa.Array:
-    """Whether each text is null or nothing but white space, of any script."""
-    return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True)
-
-
-def _flat(batch: pa.RecordBatch) -> pa.StructArray:
-    """The messages of all records in one array."""
-    return batch.column("messages").flatten()
-
-
-def _rows_of(batch: pa.RecordBatch) -> np.ndarray:
-    """For each message of :func:`_flat` the row that it belongs to."""
-    return np.repeat(np.arange(len(batch)), count_messages(batch))
-
-
-def _replace(messages: pa.StructArray, contents: pa.Array) -> pa.StructArray:
-    columns = [contents if field.name == "content" else messages.field(field.name) for field in MESSAGE]
-    return pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
-
-
-def _with_messages(batch: pa.RecordBatch, flat: pa.StructArray, lengths: np.ndarray | None = None) -> pa.RecordBatch:
-    """The batch with other messages, ``lengths`` of them in each row (as many as before when none are given)."""
-    lengths = count_messages(batch) if lengths is None else lengths
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    lists = pa.ListArray.from_arrays(
-        offsets, flat, type=pa.list_(MESSAGE), mask=pc.is_null(batch.column("messages"))
-    )  # fmt: skip
-    return _set(batch, "messages", lists)
-
-
-def _set(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
-    columns = [column if field.name == name else batch.column(field.name) for field in SCHEMA]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)

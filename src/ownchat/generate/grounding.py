@@ -59,7 +59,7 @@ def passages(text: str, max_chars: int = 2_400) -> list[Passage]:
     """A document in passages of up to ``max_chars``, cut before headings and between paragraphs.
 
     A paragraph beyond ``max_chars`` is cut between sentences or words. Stretches under 200 characters join their
-    neighbour, or are left out where there is none: nothing can be asked about a heading alone.
+    neighbour (which may make it as much longer), or are left out where there is none.
 
     >>> text = "# Care\\n\\n" + "Water it daily. " * 20 + "\\n\\n## Sun\\n\\n" + "It needs some. " * 20
     >>> [passage.heading for passage in passages(text)]
@@ -73,12 +73,7 @@ def passages(text: str, max_chars: int = 2_400) -> list[Passage]:
         nonlocal held
         if len(held.strip()) >= LEAST_PASSAGE:
             found.append(Passage(held.strip(), heading, start))
-        elif (
-            held.strip()
-            and found
-            and len(found[-1].text) + len(held) < max_chars
-            and heading.startswith(found[-1].heading)
-        ):
+        elif held.strip() and found and heading.startswith(found[-1].heading):
             last = found.pop()
             found.append(Passage(f"{last.text}\n\n{held.strip()}", last.heading, last.offset))
         held = ""

@@ -1,0 +1,123 @@
+"""Private data of a batch of records: messages, documents and preferences, each record a conversation of its own."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from ownchat.clean.private.redaction import Redactor
+from ownchat.clean.private.spans import DEFAULT
+from ownchat.data.ledger import Entry
+from ownchat.data.records import SCHEMA, to_batch
+
+LISTS = ("messages", "chosen", "rejected")
+RULE = "private data"
+
+
+def redact_private(
+    batch: pa.RecordBatch,
+    *,
+    types: Iterable[str] = DEFAULT,
+    allow: Iterable[str] = (),
+    deny: Iterable[str] = (),
+    threshold: float | None = None,
+    surrogates: bool = False,
+) -> tuple[pa.RecordBatch, list[Entry]]:
+    """Put placeholders in place of private data; the ledger gets counts by type, and no text.
+
+    Numbering starts anew in each record. Strings inside tool calls are redacted one by one, so that they stay JSON;
+    the ``name`` of who speaks becomes a placeholder too.
+    """
+    redactor = Redactor(types=types, allow=allow, deny=deny, threshold=threshold, surrogates=surrogates)
+    rows = batch.to_pylist()
+    texts = [_gather(row) for row in rows]
+    found = redactor.finder.find(texts)
+    entries, changed = [], {}
+    for number, (row, its_texts, spans) in enumerate(zip(rows, texts, found, strict=True)):
+        counts = Counter(span.type for one in spans for span in one)
+        names = "person" in redactor.finder.types and any(
+            turn["name"] and turn["role"] != "tool" for name in LISTS for turn in row[name] or ()
+        )
+        if not counts and not names:
+            continue
+        redactor.forget()
+        redacted = deque(one.text for one in redactor.replace(its_texts, spans))
+        changed[number] = _rebuild(row, partial(_next, redacted), redactor if names else None, counts)
+        detail = ", ".join(f"{type} {count}" for type, count in sorted(counts.items()))
+        entries.append(Entry("row", row["id"], "changed", RULE, count=sum(counts.values()), detail=detail))
+    if changed:
+        batch = to_batch([changed.get(number, row) for number, row in enumerate(rows)])
+    assert batch.schema.equals(SCHEMA)
+    return batch, entries
+
+
+def _next(redacted: deque[str], text: str) -> str:
+    return redacted.popleft()
+
+
+def _gather(row: dict[str, Any]) -> list[str]:
+    """All texts of a record in the order in which :func:`_rebuild` asks for them."""
+    texts: list[str] = []
+
+    def keep(text: str) -> str:
+        texts.append(text)
+        return text
+
+    _rebuild(row, keep, None, Counter())
+    return texts
+
+
+def _rebuild(
+    row: dict[str, Any], replace: Callable[[str], str], redactor: Redactor | None, counts: Counter[str]
+) -> dict[str, Any]:
+    made = dict(row)
+    if row["text"]:
+        made["text"] = replace(row["text"])
+    for name in LISTS:
+        if row[name] is not None:
+            made[name] = [_rebuild_turn(turn, replace, redactor, counts) for turn in row[name]]
+    return made
+
+
+def _rebuild_turn(
+    turn: dict[str, Any], replace: Callable[[str], str], redactor: Redactor | None, counts: Counter[str]
+) -> dict[str, Any]:
+    made = dict(turn)
+    if turn["content"]:
+        made["content"] = replace(turn["content"])
+    if turn["tool_calls"]:
+        made["tool_calls"] = _rebuild_json(turn["tool_calls"], replace)
+    if redactor is not None and turn["name"] and turn["role"] != "tool":
+        made["name"] = redactor.placeholder("person", turn["name"])
+        counts["person"] += 1
+    return made
+
+
+def _rebuild_json(text: str, replace: Callable[[str], str]) -> str:
+    """JSON with the strings and long numbers in it replaced; names of fields and of functions stay."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return replace(text)
+    made = _walk(value, replace, "")
+    return text if made == value else json.dumps(made, ensure_ascii=False)
+
+
+def _walk(value: Any, replace: Callable[[str], str], field: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _walk(one, replace, key) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_walk(one, replace, field) for one in value]
+    if isinstance(value, str):
+        if field in ("type", "id", "name") or not value:
+            return value
+        return _rebuild_json(value, replace) if value[0] in "{[" else replace(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
+        made = replace(str(value))
+        return value if made == str(value) else made
+    return value

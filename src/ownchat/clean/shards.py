@@ -1,0 +1,309 @@
+"""The first pass: each shard of records goes through the steps and leaves a folder, in one process or several.
+
+A shard's folder appears under its name only when it is whole, by a rename, so that a run that was killed finds what was
+done and goes on. What is in it depends on the shard and the settings alone, not on who worked or in which order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ownchat.clean.batches import count_messages
+from ownchat.clean.boilerplate import Learned
+from ownchat.clean.decontaminate import Examination
+from ownchat.clean.shingles import Folded, whole
+from ownchat.clean.signatures import concatenate, sides, signatures
+from ownchat.clean.sketches import FORM_SAMPLE, SketchWriter, learn_forms
+from ownchat.clean.steps import run_steps, steps_for
+from ownchat.config import CleanConfig
+from ownchat.data.ledger import Ledger
+from ownchat.data.records import ShardWriter
+from ownchat.errors import OwnchatError
+
+EXAMPLES = 3  # dropped records of each rule that the report shows
+LEAST_BYTES = 16_000_000  # of parquet; below, a process is not worth its start
+MOST_WORKERS = 4  # when nobody says how many: each holds about a quarter of a gigabyte
+_BATCH_BYTES = 4_000_000  # of text worked on at a time
+_ROWS = 1024
+DONE, HASHES, FOUND, FORMS = "done.json", "signatures.npz", "contaminated.npz", "forms.npy"
+
+
+@dataclass
+class Dropped:
+    """Dropped records are kept in shards of their own, and a few of each rule are shown."""
+
+    writer: ShardWriter
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    shown: dict[str, int] = field(default_factory=dict)
+
+    def add(self, batch: pa.RecordBatch, rules: Sequence[str]) -> None:
+        """Keep a batch of dropped records; ``rules`` has one name for each."""
+        self.writer.write(batch)
+        for index, rule in enumerate(rules):
+            if self.shown.get(rule, 0) < EXAMPLES:
+                row = batch.slice(index, 1).to_pylist()[0]
+                text = row["text"] or " / ".join(turn["content"] or "" for turn in row["messages"] or ())
+                source = {"file": row["source"]["file"], "line": row["source"]["line"]}
+                self.show({"rule": rule, "id": row["id"], **source, "text": " ".join(text.split())[:160]})
+
+    def show(self, example: dict[str, Any]) -> None:
+        """Take an example, unless there are enough of its rule."""
+        if self.shown.get(example["rule"], 0) < EXAMPLES:
+            self.shown[example["rule"]] = self.shown.get(example["rule"], 0) + 1
+            self.examples.append(example)
+
+
+def learn(paths: Sequence[Path], stored: Path) -> Learned:
+    """What the steps must know of all records before they see one; kept in ``stored`` for the workers."""
+    learned = Learned()
+    if not stored.exists():
+        for path in paths:
+            for batch in small_batches(path):
+                learned.learn(batch)
+        kept = {"records": learned.records, "texts": learned.texts, "longest": learned.longest}
+        aside = stored.with_suffix(".tmp.npz")
+        np.savez(
+            aside, cells=learned.lines._cells, total=learned.lines.total, rest=np.array(json.dumps(kept))
+        )  # fmt: skip
+        os.replace(aside, stored)
+    return load_learned(stored)
+
+
+def load_learned(stored: Path) -> Learned:
+    """What :func:`learn` stored."""
+    learned = Learned()
+    with np.load(stored) as arrays:
+        learned.lines._cells, learned.lines.total = arrays["cells"], int(arrays["total"])
+        kept = json.loads(str(arrays["rest"]))
+    longest = {name: (length, count) for name, (length, count) in kept["longest"].items()}
+    return Learned(learned.lines, kept["records"], kept["texts"], longest)
+
+
+def find_forms(paths: Sequence[Path], stored: Path) -> None:
+    """Learn forms (:func:`~ownchat.clean.sketches.learn_forms`) from some thousand records, evenly taken."""
+    rows = sum(pq.read_metadata(path).num_rows for path in paths)
+    step = max(1, rows // FORM_SAMPLE)
+
+    def sampled() -> Iterator[Folded]:
+        start = 0
+        for path in paths:
+            for batch in small_batches(path):
+                chosen = np.arange(-start % step, len(batch), step)
+                start += len(batch)
+                if len(chosen):
+                    said = sides(batch.take(pa.array(chosen)))
+                    yield whole(said.asked, said.answered)
+
+    aside = stored.with_suffix(".tmp.npy")
+    np.save(aside, learn_forms(sampled()))
+    os.replace(aside, stored)
+
+
+def first_pass(
+    paths: Sequence[Path], work: Path, config: CleanConfig, workers: int | None, advance: Callable[..., None]
+) -> Iterator[Path]:
+    """The folder of each shard in order; those that are there are not made again.
+
+    ``work`` may hold what was learned and what to look for (``learned.npz``, ``examination/``). ``advance`` is called
+    with numbers of records, from this thread only.
+    """
+    jobs = [(path, work / f"{number:05d}") for number, path in enumerate(paths)]
+    left = [job for job in jobs if not job[1].exists()]
+    count = min(workers or min(os.cpu_count() or 1, MOST_WORKERS), len(left))
+    for path, folder in jobs:
+        if folder.exists():
+            advance(pq.read_metadata(path).num_rows)
+    if count > 1 and sum(path.stat().st_size for path, _ in left) >= LEAST_BYTES:
+        _in_processes(left, work, config, count, advance)
+    elif left:
+        tools = Tools.load(work, config)
+        for path, folder in left:
+            clean_shard(path, folder, tools, advance)
+    yield from (folder for _, folder in jobs)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the work on a shard needs."""
+
+    config: CleanConfig
+    forms: np.ndarray
+    learned: Learned | None
+    examination: Examination | None
+
+    @staticmethod
+    def load(work: Path, config: CleanConfig) -> Tools:
+        learned, examination = work / "learned.npz", work / "examination"
+        return Tools(
+            config,
+            np.load(work / FORMS),
+            load_learned(learned) if learned.exists() else None,
+            Examination.load(examination) if (examination / "names.json").exists() else None,
+        )
+
+
+def clean_shard(path: Path, folder: Path, tools: Tools, advance: Callable[..., None]) -> None:
+    """Run the steps on one shard: kept and dropped records, books, hashes and sketches into ``folder``."""
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    steps = steps_for(tools.config, tools.learned)
+    ledger, parts, found, start = Ledger(aside), [], [], 0
+    with (
+        ShardWriter(aside) as kept,
+        ShardWriter(aside / "dropped") as gone,
+        SketchWriter(aside, tools.forms) as sketches,
+    ):
+        dropped = Dropped(gone)
+        for batch in small_batches(path):
+            rows = len(batch)
+            ledger.enter("row", rows)
+            ledger.enter("message", int(count_messages(batch).sum()))
+            after = batch
+            for _, before, left, entries in run_steps(batch, steps):
+                after = left
+                ledger.add(entries)
+                rules = {entry.id: entry.rule for entry in entries if entry.unit == "row" and entry.fate == "dropped"}
+                if rules:
+                    out = before.filter(pc.is_in(before.column("id"), pa.array(list(rules))))
+                    dropped.add(out, [rules[id] for id in out.column("id").to_pylist()])
+            if len(after):
+                said = sides(after)
+                parts.append(signatures(after, said))
+                sketches.add(said.asked, said.answered)
+                if tools.examination is not None:
+                    rows_found, runs = tools.examination.find(whole(said.asked, said.answered))
+                    found.append(np.stack([rows_found + start, runs]))
+                start += len(after)
+                kept.write(after)
+            advance(rows)
+    ledger.close()  # unchecked: what is kept here has its fate in the second pass
+    if parts:
+        concatenate(parts).save(aside / HASHES)
+    if found:
+        np.savez(aside / FOUND, found=np.concatenate(found, axis=1))
+    done = {"books": ledger.books(), "examples": dropped.examples, "dropped": gone.rows}
+    (aside / DONE).write_text(json.dumps(done))
+    try:
+        os.rename(aside, folder)
+    except OSError:  # a worker of a run that was killed has finished it in the meantime
+        if not folder.exists():
+            raise
+        shutil.rmtree(aside)
+
+
+def small_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The records of a shard, some megabytes of text at a time, or a single long one."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_ROWS):
+            waiting = [batch]
+            while waiting:
+                one = waiting.pop()
+                if len(one) > 1 and one.nbytes > _BATCH_BYTES:
+                    half = len(one) // 2
+                    waiting += [one.slice(half), one.slice(0, half)]
+                else:
+                    yield one
+
+
+# ------------------------------------------------------------------------------------------------------ processes
+
+
+def _in_processes(
+    jobs: Sequence[tuple[Path, Path]], work: Path, config: CleanConfig, count: int, advance: Callable[..., None]
+) -> None:
+    waiting: queue.SimpleQueue[tuple[Path, Path]] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    told: queue.SimpleQueue[int | str] = queue.SimpleQueue()
+    command = [sys.executable, "-m", "ownchat.clean.shards"]
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+    ]
+
+    def serve(worker: subprocess.Popen[str]) -> None:
+        assert worker.stdin and worker.stdout
+        try:
+            worker.stdin.write(json.dumps({"work": str(work), "config": config.model_dump()}) + "\n")
+            while True:
+                try:
+                    path, folder = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                worker.stdin.write(json.dumps({"path": str(path), "folder": str(folder)}) + "\n")
+                worker.stdin.flush()
+                for line in worker.stdout:
+                    message = json.loads(line)
+                    if message["done"]:
+                        break
+                    told.put(message["rows"])
+                else:
+                    raise OwnchatError(f"a cleaning process ended with code {worker.wait()}")
+        except (OSError, ValueError, OwnchatError) as error:
+            told.put(str(error))
+        finally:
+            told.put(-1)
+
+    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
+    try:
+        for thread in threads:
+            thread.start()
+        ended = 0
+        while ended < count:
+            message = told.get()
+            if isinstance(message, str):
+                raise OwnchatError(f"cleaning failed: {message} (see its message above)")
+            if message < 0:
+                ended += 1
+            else:
+                advance(message)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        for thread in threads:
+            thread.join()
+        for worker in workers:
+            for pipe in (worker.stdin, worker.stdout):
+                if pipe:
+                    with suppress(OSError):  # what was not sent to a worker that died
+                        pipe.close()
+
+
+def main() -> None:
+    """Take shards from standard input until it ends; tell records and ends on standard output."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its workers
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not stand between our lines
+    order = json.loads(sys.stdin.readline())
+    tools = Tools.load(Path(order["work"]), CleanConfig.model_validate(order["config"]))
+
+    def advance(rows: int) -> None:
+        out.write(json.dumps({"done": False, "rows": rows}) + "\n")
+
+    for line in sys.stdin:
+        job = json.loads(line)
+        clean_shard(Path(job["path"]), Path(job["folder"]), tools, advance)
+        out.write(json.dumps({"done": True}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The page of a preview: offline, escaped, masked, the same bytes each time, with its recipe beside it."""
+
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from ownchat.clean.recipe import read_recipe
+from ownchat.config import load_config
+from ownchat.errors import DataError
+from ownchat.pipeline.clean_preview import write_clean_preview
+
+ROWS = [
+    [("user", "Bob joined the channel"), ("user", "Hi, I am Anna Berg, anna.berg@example.org"), ("assistant", "Fine.")],
+    [("user", "hi"), ("assistant", "hello")],
+    [("user", "<script>alert(1)</script> [bold] fÃ¼r?"), ("assistant", "Ja, das ist für Sie.")],
+]
+
+
+def preview(tmp_path, name, **keywords):
+    source = tmp_path / "chats.jsonl"
+    source.write_text("\n".join(json.dumps({"messages": [{"role": r, "content": c} for r, c in row]}) for row in ROWS))
+    console = Console(record=True, width=120, file=open("/dev/null", "w"))  # noqa: SIM115
+    page = tmp_path / name / "page.html"
+    recipe = write_clean_preview(load_config()[0], source, page, console, **keywords)
+    return page.read_text(encoding="utf-8"), recipe, console.export_text()
+
+
+def test_the_page(tmp_path):
+    page, recipe, printed = preview(tmp_path, "one")
+    assert "Anna" not in page and "berg@" not in page and "alert(1)" in page and "<script" not in page
+    assert not re.search(r"(?:src|href)=\"(?!#)|url\(|@import|https?://", page)
+    for switch in ("clean.system_lines", "clean.greetings", "clean.private_types", "clean.toxicity"):
+        assert switch in page and switch in printed
+    assert '<mark class="p' in page and "<del>" in page and "<ins>für</ins>" in page
+    assert "greetings only" in page and "3 → 2" in printed
+    assert read_recipe(recipe)["clean.greetings"] is True
+
+
+def test_the_same_bytes(tmp_path):
+    first, recipe, _ = preview(tmp_path, "one")
+    second, again, _ = preview(tmp_path, "two")
+    assert first == second and recipe.read_bytes() == again.read_bytes()
+
+
+def test_private_data_is_shown_only_when_asked(tmp_path):
+    page, _, _ = preview(tmp_path, "one", show_private=True)
+    assert "Anna" in page and "shows private data" in page
+
+
+def test_nothing_to_show(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(DataError, match="no record"):
+        write_clean_preview(load_config()[0], tmp_path / "empty.jsonl", tmp_path / "p.html", Console(quiet=True))
