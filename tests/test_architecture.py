@@ -100,7 +100,15 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_public_names_are_these() -> None:
-    assert sorted(ownchat.__all__) == ["Config", "Redactor", "Request", "chat_engine", "load_config", "redact", "train_model"]
+    assert sorted(ownchat.__all__) == [
+        "Config",
+        "Redactor",
+        "Request",
+        "chat_engine",
+        "load_config",
+        "redact",
+        "train_model",
+    ]
     for name in ownchat.__all__:
         assert callable(getattr(ownchat, name)), name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -64,10 +64,7 @@ def test_walkthrough_runs(workplace: Path) -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/formats.md"])
 def test_commands_exist(page: str) -> None:
     commands = [
-        line.split("#")[0].strip()
-        for block in blocks(ROOT / page, "sh")
-        for line in block.splitlines()
-        if line.strip()
+        line.split("#")[0].strip() for block in blocks(ROOT / page, "sh") for line in block.splitlines() if line.strip()
     ]
     assert commands
     if page == "README.md":

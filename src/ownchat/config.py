@@ -26,7 +26,9 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """How files become records."""
 
-    map: dict[str, str] = Field({}, description="which column is what: question, answer, system, group, text; review, rating, product")
+    map: dict[str, str] = Field(
+        {}, description="which column is what: question, answer, system, group, text; review, rating, product"
+    )
     system: str | None = Field(None, description="system message put before conversations that have none")
     format: dict[str, str] = Field({}, description='format of files whose name matches: {"*.log": "irc"}')
     assistant: list[str] = Field([], description="names or addresses whose turns are the assistant's; none: inferred")
