@@ -192,8 +192,9 @@ def _clean(data: Path, run: Path, config: Config, say: Say) -> None:
     done = stage.run(config, {"data": data}, run / CLEAN)
     sizes = ", ".join(f"{split} {done.counts.get(split, 0):,}" for split in artifacts.SPLITS)
     masked = done.details["rules"].get("row changed", {}).get("private data", 0)
-    private = f"; private data masked in {_counted(masked, 'record')}" if masked else ""
-    _say(say, done, f"{sizes}{_lost(done, ('row',))}{private}")
+    _say(say, done, f"{sizes}{_lost(done, ('row',))}")
+    if masked:
+        say(f"           private data masked in {_counted(masked, 'record')}")
 
 
 def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]:

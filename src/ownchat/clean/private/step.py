@@ -88,7 +88,7 @@ def _rebuild_turn(
     turn: dict[str, Any], replace: Callable[[str], str], redactor: Redactor | None, counts: Counter[str]
 ) -> dict[str, Any]:
     made = dict(turn)
-    if turn["content"]:
+    if turn["content"] and turn["role"] != "system":  # an instruction, the same when the model is talked to later
         made["content"] = replace(turn["content"])
     if turn["tool_calls"]:
         made["tool_calls"] = _rebuild_json(turn["tool_calls"], replace)
