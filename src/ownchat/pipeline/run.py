@@ -194,7 +194,7 @@ def _clean(data: Path, run: Path, config: Config, say: Say) -> None:
     masked = done.details["rules"].get("row changed", {}).get("private data", 0)
     _say(say, done, f"{sizes}{_lost(done, ('row',))}")
     if masked:
-        say(f"           private data masked in {_counted(masked, 'record')}")
+        say(f"           private data masked in {_counted(masked, 'place')}")
 
 
 def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]:
