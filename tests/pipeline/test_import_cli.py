@@ -43,7 +43,7 @@ def test_preview_is_a_tree(home: Path, inbox: Path, tiny_model: Path) -> None:  
     flat = " ".join(shown.replace("│", " ").split())
     assert re.search(r"WhatsApp Chat with Ben.txt whatsapp \(\d+% sure\) 8 conversations, 24 messages", flat)
     assert 'assistant: "Anna"' in flat
-    assert "not used: 1 no answer" in flat
+    assert "not used: no answer 1" in flat
     assert "broken.jsonl" in flat
     assert "1 media file left out" in flat
     assert "in all 9 conversations, 26 messages" in flat
@@ -110,9 +110,9 @@ def test_questions_about_documents(home: Path, tmp_path: Path) -> None:  # noqa:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         options = ["--set", "generate.questions=2", "--set", f"generate.url={url}"]
-        refused = ownchat(home, "clean", folder, "--name", "m0", *options, code=2).stderr
+        refused = ownchat(home, "import", folder, "--name", "m0", *options, code=2).stderr
         assert "generate.model" in refused
-        done = ownchat(home, "clean", folder, "--name", "manuals", *options, "--set", "generate.model=m").stdout
+        done = ownchat(home, "import", folder, "--name", "manuals", *options, "--set", "generate.model=m").stdout
         assert server.asked == len(PAGES)  # type: ignore[attr-defined]
         server.shutdown()
     assert "4 questions about 4 passages" in done
@@ -125,5 +125,3 @@ def test_questions_about_documents(home: Path, tmp_path: Path) -> None:  # noqa:
         assert {"synthetic", "grounded"} <= set(row["tags"])
     files = {row["id"] for row in lineage(rows[0]["id"], [run / "1-data", run / "1-questions"])}
     assert rows[0]["source"]["file"] in files
-    split = {row["id"] for name in ("train", "valid", "test") for row in read_records(run / "2-clean" / name)}
-    assert {row["id"] for row in rows} <= split
