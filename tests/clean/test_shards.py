@@ -100,6 +100,6 @@ def test_other_settings_begin_anew(source, whole, tmp_path):
 
 def test_a_worker_that_dies_is_an_error(source, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "LEAST_BYTES", 0)
-    monkeypatch.setattr(shards.sys, "executable", "/bin/false")
+    monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(Exception, match="cleaning"):
         stage.run(load_config(sets=[*SETS, "data.workers=2"])[0], {"data": source}, tmp_path / "out")

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +28,8 @@ from ownchat.clean.sketches import FORM_SAMPLE, SketchWriter, learn_forms
 from ownchat.clean.steps import run_steps, steps_for
 from ownchat.config import CleanConfig
 from ownchat.data.ledger import Ledger
+from ownchat.data.processes import Message, Tell, serve, work_through
 from ownchat.data.records import ShardWriter
-from ownchat.errors import OwnchatError
 
 EXAMPLES = 3  # dropped records of each rule that the report shows
 LEAST_BYTES = 16_000_000  # of parquet; below, a process is not worth its start
@@ -228,82 +223,21 @@ def small_batches(path: Path) -> Iterator[pa.RecordBatch]:
 def _in_processes(
     jobs: Sequence[tuple[Path, Path]], work: Path, config: CleanConfig, count: int, advance: Callable[..., None]
 ) -> None:
-    waiting: queue.SimpleQueue[tuple[Path, Path]] = queue.SimpleQueue()
-    for job in jobs:
-        waiting.put(job)
-    told: queue.SimpleQueue[int | str] = queue.SimpleQueue()
-    command = [sys.executable, "-m", "ownchat.clean.shards"]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
-    ]
-
-    def serve(worker: subprocess.Popen[str]) -> None:
-        assert worker.stdin and worker.stdout
-        try:
-            worker.stdin.write(json.dumps({"work": str(work), "config": config.model_dump()}) + "\n")
-            while True:
-                try:
-                    path, folder = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                worker.stdin.write(json.dumps({"path": str(path), "folder": str(folder)}) + "\n")
-                worker.stdin.flush()
-                for line in worker.stdout:
-                    message = json.loads(line)
-                    if message["done"]:
-                        break
-                    told.put(message["rows"])
-                else:
-                    raise OwnchatError(f"a cleaning process ended with code {worker.wait()}")
-        except (OSError, ValueError, OwnchatError) as error:
-            told.put(str(error))
-        finally:
-            told.put(-1)
-
-    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
-    try:
-        for thread in threads:
-            thread.start()
-        ended = 0
-        while ended < count:
-            message = told.get()
-            if isinstance(message, str):
-                raise OwnchatError(f"cleaning failed: {message} (see its message above)")
-            if message < 0:
-                ended += 1
-            else:
-                advance(message)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-        for thread in threads:
-            thread.join()
-        for worker in workers:
-            for pipe in (worker.stdin, worker.stdout):
-                if pipe:
-                    with suppress(OSError):  # what was not sent to a worker that died
-                        pipe.close()
+    setup = {"work": str(work), "config": config.model_dump(mode="json")}
+    shards = [{"path": str(path), "folder": str(folder)} for path, folder in jobs]
+    for _, message in work_through("ownchat.clean.shards", setup, shards, count, "cleaning"):
+        advance(message.get("rows", 0))
 
 
-def main() -> None:
-    """Take shards from standard input until it ends; tell records and ends on standard output."""
-    import signal
+def _prepare(setup: Message, tell: Tell) -> Callable[[Message], Message]:
+    tools = Tools.load(Path(setup["work"]), CleanConfig.model_validate(setup["config"]))
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends its workers
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not stand between our lines
-    order = json.loads(sys.stdin.readline())
-    tools = Tools.load(Path(order["work"]), CleanConfig.model_validate(order["config"]))
+    def clean(job: Message) -> Message:
+        clean_shard(Path(job["path"]), Path(job["folder"]), tools, lambda rows: tell({"rows": rows}))
+        return {}
 
-    def advance(rows: int) -> None:
-        out.write(json.dumps({"done": False, "rows": rows}) + "\n")
-
-    for line in sys.stdin:
-        job = json.loads(line)
-        clean_shard(Path(job["path"]), Path(job["folder"]), tools, advance)
-        out.write(json.dumps({"done": True}) + "\n")
+    return clean
 
 
 if __name__ == "__main__":
-    main()
+    serve(_prepare)

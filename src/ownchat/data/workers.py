@@ -1,17 +1,8 @@
-"""Chunks of tasks read by several processes at once, or here; the result does not depend on how many there are.
-
-A worker is a process of its own (``python -m ownchat.data.workers``), which takes chunks as lines of JSON and writes
-each into a folder: no fork of a process that may hold threads, and no second run of a user's script.
-"""
+"""Chunks of tasks read by several processes at once, or here; the result does not depend on how many there are."""
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +12,8 @@ from ownchat.config import DataConfig
 from ownchat.data.importing import Outcome, import_task
 from ownchat.data.ledger import Ledger
 from ownchat.data.plan import Task
+from ownchat.data.processes import END, Message, Tell, serve, work_through
 from ownchat.data.records import ShardWriter
-from ownchat.errors import OwnchatError
 
 LEAST_BYTES = 16_000_000  # below, a process is not worth its start
 
@@ -61,103 +52,53 @@ def read_chunk(
     return outcomes, ledger.books()
 
 
-# ----------------------------------------------------------------------------------------------------- the parent
+# ------------------------------------------------------------------------------------------------------ processes
 
 
 def _in_processes(
     chunks: Sequence[list[Task]], data: DataConfig, room: Path, on_bytes: Callable[[int], None], count: int
 ) -> Iterator[Result]:
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in range(len(chunks)):
-        waiting.put(number)
-    told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    command = [sys.executable, "-m", "ownchat.data.workers"]
-    workers = [  # a session of their own: Ctrl-C is for this process, which ends them
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        for _ in range(count)
+    jobs = [
+        {
+            "folder": str(room / f"{number:05d}"),
+            "tasks": [{**asdict(task), "files": [[str(path), name] for path, name in task.files]} for task in chunk],
+        }
+        for number, chunk in enumerate(chunks)
     ]
-
-    def serve(worker: subprocess.Popen[str]) -> None:
-        assert worker.stdin and worker.stdout
-        try:
-            worker.stdin.write(data.model_dump_json() + "\n")
-            while True:
-                try:
-                    number = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                tasks = [{**asdict(t), "files": [[str(path), name] for path, name in t.files]} for t in chunks[number]]
-                worker.stdin.write(json.dumps({"folder": str(room / f"{number:05d}"), "tasks": tasks}) + "\n")
-                worker.stdin.flush()
-                for line in worker.stdout:
-                    message = json.loads(line)
-                    told.put({**message, "number": number})
-                    if "outcomes" in message:
-                        break
-                else:
-                    raise OwnchatError(f"a reading process ended with code {worker.wait()}")
-        except (OSError, ValueError, OwnchatError) as error:
-            told.put({"failed": str(error)})
-
-    threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
     done: dict[int, Result] = {}
-    try:
-        for thread in threads:
-            thread.start()
-        for wanted in range(len(chunks)):
-            while wanted not in done:
-                message = told.get()
-                if "failed" in message:
-                    raise OwnchatError(f"reading failed: {message['failed']} (see its message above)")
-                if "bytes" in message:
-                    on_bytes(message["bytes"])
-                else:
-                    number = message["number"]
-                    outcomes = [Outcome(**outcome) for outcome in message["outcomes"]]
-                    done[number] = room / f"{number:05d}", outcomes, message["books"]
+    wanted = 0
+    for number, message in work_through("ownchat.data.workers", data.model_dump(mode="json"), jobs, count, "reading"):
+        on_bytes(message["bytes"])
+        if END in message:
+            outcomes = [Outcome(**outcome) for outcome in message["outcomes"]]
+            done[number] = room / f"{number:05d}", outcomes, message["books"]
+        while wanted in done:  # in order of the chunks, whoever is ready first
             yield done.pop(wanted)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-        for thread in threads:
-            thread.join()
-        for worker in workers:
-            for pipe in (worker.stdin, worker.stdout):
-                if pipe:
-                    pipe.close()
+            wanted += 1
 
 
-# ----------------------------------------------------------------------------------------------------- the worker
-
-
-def main() -> None:
-    """Take chunks from standard input until it ends; tell bytes and results on standard output."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not stand between our lines
-    data = DataConfig.model_validate_json(sys.stdin.readline())
+def _prepare(setup: Message, tell: Tell) -> Callable[[Message], Message]:
+    data = DataConfig.model_validate(setup)
     told = 0
 
     def on_bytes(count: int) -> None:
         nonlocal told
         told += count
         if told >= 1 << 20:
-            out.write(json.dumps({"bytes": told}) + "\n")
+            tell({"bytes": told})
             told = 0
 
-    for line in sys.stdin:
-        job = json.loads(line)
+    def read(job: Message) -> Message:
+        nonlocal told
         tasks = [Task(**task) for task in job["tasks"]]
         for task in tasks:
             task.files = [(Path(path), name) for path, name in task.files]
         outcomes, books = read_chunk(tasks, data, Path(job["folder"]), on_bytes)
-        out.write(json.dumps({"bytes": told}) + "\n")
-        told = 0
-        out.write(json.dumps({"outcomes": [asdict(outcome) for outcome in outcomes], "books": books}) + "\n")
+        rest, told = told, 0
+        return {"bytes": rest, "outcomes": [asdict(outcome) for outcome in outcomes], "books": books}
+
+    return read
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:  # the parent was killed: there is nobody to tell
-        os._exit(1)
+    serve(_prepare)
