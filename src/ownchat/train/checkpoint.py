@@ -102,11 +102,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def clear_old(directory: Path, *, best_step: int, last_step: int, steps_per_epoch: int) -> None:
-    """Keep the best, the last, and the last three ends of an epoch."""
+    """Keep the best, the last, the one before it (the last may be damaged), and the last three ends of an epoch."""
     paths = {int(path.name.removeprefix("step-")): path for path in directory.glob("step-*")}
+    before = max((step for step in paths if step < last_step), default=last_step)
     ends = sorted(step for step in paths if step and step % steps_per_epoch == 0)[-KEPT_EPOCH_ENDS:]
     for step, path in paths.items():
-        if step not in {best_step, last_step, *ends}:
+        if step not in {best_step, last_step, before, *ends}:
             shutil.rmtree(path)
     for torn in directory.glob(".step-*.tmp"):
         shutil.rmtree(torn)
