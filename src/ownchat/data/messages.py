@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from ownchat.data.ledger import Entry
@@ -24,6 +25,7 @@ _ROLES = {
     "ipython": "tool",  # Llama's name
 }
 _SAME = frozenset(("system", "user", "assistant", "tool"))  # as a record calls them
+_ROLE, _CONTENT = itemgetter("role"), itemgetter("content")
 _TEXT_PARTS = ("text", "input_text", "output_text")  # the last two in the Responses API
 
 
@@ -54,16 +56,25 @@ def messages_of(found: Any, where: str, file: str) -> list[dict[str, Any]]:
     """
     if not isinstance(found, list):
         raise _wrong(file, where, f"must be a list, not {_kind(found)}", 'write "messages": [{"role": ..., ...}]')
+    if _only_texts(found):
+        return found
     messages = []
     for number, item in enumerate(found):
-        if type(item) is dict and len(item) == 2:  # nearly all of them: nothing but a role and a text
-            content = item.get("content")
-            role = item.get("role")
-            if type(content) is str and role in _SAME:
-                messages.append(item)
-                continue
-        messages.append(_message(item, f"{where}[{number}]", file))
+        messages.append(item if _only_texts([item]) else _message(item, f"{where}[{number}]", file))
     return messages
+
+
+def _only_texts(found: list[Any]) -> bool:
+    """Whether these are messages of nothing but a role and a text, as nearly all are. Without a loop: it is hot."""
+    try:
+        return (
+            set(map(type, found)) == {dict}
+            and set(map(len, found)) == {2}
+            and _SAME.issuperset(map(_ROLE, found))
+            and set(map(type, map(_CONTENT, found))) == {str}
+        )
+    except (KeyError, TypeError):  # another key; a role that is a list
+        return False
 
 
 def checked(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ _REPEATED = [  # columns of few different values; texts and ids are not worth a 
     "source.format", "group", "language", "rejected.list.element.role", "tags.list.element",
 ]  # fmt: skip
 _EMPTY_MESSAGE = dict.fromkeys(field.name for field in MESSAGE)  # made once: it stands in every message
+_ROLE, _CONTENT = itemgetter("role"), itemgetter("content")
 Record = dict[str, Any]  # a row of SCHEMA as Python values; fields of its messages that are null may be left out
 
 
@@ -82,11 +84,20 @@ def record(
     return row
 
 
+def only_texts(turns: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether messages hold nothing but a role and a text."""
+    return sum(map(len, turns)) == 2 * len(turns)
+
+
 def content_key(row: Record) -> str:
     """The text of a record, messages separated by control characters: equal keys mean exact duplicates."""
     parts = [row["text"] or ""]
     for name in ("messages", "chosen", "rejected"):
-        parts += [f"{m['role']}\x1f{m['content']}\x1f{m.get('tool_calls') or ''}" for m in row[name] or ()]
+        turns = row[name] or ()
+        if only_texts(turns):
+            parts += [f"{turn['role']}\x1f{turn['content']}\x1f" for turn in turns]
+        else:
+            parts += [f"{turn['role']}\x1f{turn['content']}\x1f{turn.get('tool_calls') or ''}" for turn in turns]
     return "\x1e".join(parts)
 
 
@@ -158,7 +169,7 @@ def batched(rows: Iterable[Record], size: int = 1024, characters: int = 8_000_00
         held_characters += len(row["text"] or "")
         for name in ("messages", "chosen", "rejected"):
             if row[name]:
-                held_characters += sum([len(turn["content"]) for turn in row[name]])
+                held_characters += sum(map(len, map(_CONTENT, row[name])))
         if len(held) == size or held_characters > characters:
             yield to_batch(held)
             held, held_characters = [], 0
@@ -177,8 +188,8 @@ def to_batch(rows: Sequence[Record]) -> pa.RecordBatch:
 
 def _message_lists(values: Sequence[list[dict[str, Any]] | None]) -> pa.ListArray:
     turns = [turn for value in values if value for turn in value]
-    columns = [pa.array([turn[name] for turn in turns], pa.string()) for name in ("role", "content")]
-    plain = sum(map(len, turns)) == 2 * len(turns)  # nothing but these two
+    columns = [pa.array(list(map(read, turns)), pa.string()) for read in (_ROLE, _CONTENT)]
+    plain = only_texts(turns)
     columns += [
         pa.nulls(len(turns), field.type) if plain else pa.array([turn.get(field.name) for turn in turns], field.type)
         for field in list(MESSAGE)[2:]

@@ -281,6 +281,8 @@ class _Letters:
 
 def _with_answered(text: str, answer: Letter) -> str:
     """What a mail says, with what an answer between its lines quotes and it does not say: its words were lost."""
+    if not answer.answered:
+        return text
     known = _squeezed(text)
     missing = [
         paragraph

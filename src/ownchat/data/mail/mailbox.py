@@ -140,8 +140,10 @@ def _is_separator(buffer: bytearray, at: int) -> bool:
 
 def _declared_end(buffer: bytearray, at: int, cut: bool) -> int:
     """Where the mail at the buffer's beginning ends as its Content-Length says (mboxcl2 quotes no line); 0: unsaid."""
-    header = _EMPTY_LINE.search(buffer, 0, at + 1)
-    if cut or header is None or not (length := _CONTENT_LENGTH.search(buffer, 0, header.start() + 1)):
+    header = None if cut else _EMPTY_LINE.search(buffer, 0, at + 1)
+    if header is None or b"content-length" not in bytes(buffer[: header.start()]).lower():
+        return 0
+    if not (length := _CONTENT_LENGTH.search(buffer, 0, header.start() + 1)):
         return 0
     end = header.end() + int(length[1])
     return end if end <= LARGEST_MAIL else 0

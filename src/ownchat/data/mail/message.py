@@ -184,7 +184,7 @@ class _Parts:
                 self.refused = self.refused or "encrypted"
             return
         text = _decode_part(head, given, raw[start:end])
-        if self.unquote_from:
+        if self.unquote_from and ">From " in text:
             text = re.sub(r"^>(>*From )", r"\1", text, flags=re.M)
         if kind == "text/html" or (kind == "text/plain" and re.match(r"\s*<(?:!doctype )?html\b", text, re.I)):
             text = html_text(text)
