@@ -67,6 +67,7 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
     peak = memory.peak_bytes()
     num_trained = optimizer.num_trained
     del model, optimizer, save_weights
+    memory.return_freed_pages()
     difference = _finish(config, inputs, phase, output, state.best_step)
     figures = {
         "method": config.train.method,
