@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv demo test check bench clean lock docs
+.PHONY: venv demo test check bench cluster clean lock docs
 
 venv: $(READY)
 
@@ -32,6 +32,10 @@ check: venv
 bench: venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-bench.lock
 	@$(BIN)/python benchmarks/train.py
+
+# daft and ray, for data.engine: ray; --no-deps because daft's own ranges are narrower than what it works with
+cluster: venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-cluster.lock
 
 # the exact versions of an environment that was made from pyproject.toml; torch's local build tag differs by platform
 lock: venv

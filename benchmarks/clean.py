@@ -2,10 +2,11 @@
 
 Run it alone on the machine: ``python benchmarks/clean.py`` (``--large`` adds one JSONL file of 1 GB). The text is real,
 from the shared datasets (``OWNCHAT_DATASETS``); copies are planted in it. A near copy has words replaced, dropped,
-doubled or misspelt at random places until the next change would bring it below a Jaccard similarity of .8, by one of
-four measures in turn: sets of words, runs of 3 words, runs of 5 words, runs of 5 characters. A false removal is an
-original record without a planted copy that is dropped as a duplicate of another original; "of no likeness" are those
-among them that do not resemble the one kept by .8 in any of the four measures.
+added, doubled, swapped or misspelt at random places until the next change would bring it below a Jaccard similarity of
+.8, by one of four measures in turn: sets of words, runs of 3 words, runs of 5 words, runs of 5 characters. A false
+removal is an original record without a planted copy that is dropped as a duplicate of another original; "by measure"
+counts those among them that do not resemble the one kept by .8 in that measure, "of no likeness" those that do in none
+of the four.
 
 Private-data rows are in ``benchmarks/private.py``. Prints a table and, last, one line of JSON.
 """
@@ -74,11 +75,15 @@ def jaccard(one: set[Any], other: set[Any]) -> float:
 def changed_once(text: str, chance: random.Random, vocabulary: list[str]) -> str:
     words = text.split(" ")
     place = chance.randrange(len(words))
-    kind = chance.choice(("replace", "drop", "double", "misspell"))
+    kind = chance.choice(("replace", "drop", "add", "double", "swap", "misspell"))
     if kind == "replace":
         words[place] = chance.choice(vocabulary)
     elif kind == "drop" and len(words) > 1:
         del words[place]
+    elif kind == "add":
+        words.insert(place, chance.choice(vocabulary))
+    elif kind == "swap":
+        words[place - 1], words[place] = words[place], words[place - 1]
     elif kind == "double":
         words.insert(place, words[place])
     elif len(words[place]) > 1:
@@ -166,12 +171,17 @@ def duplicates(name: str, room: Path) -> dict[str, Any]:
     copies = set().union(*found.values())
     others = [number for number in range(1, len(rows) + 1) if number not in copied]
     false = [number for number in others if number in dropped and dropped[number] not in copies]
+    unlike = {
+        measure: sum(jaccard(*(runs(words_of(host[one])) for one in (n, dropped[n]))) < 0.8 for n in false)
+        / len(others)
+        for measure, runs in MEASURES.items()
+    }
     alone = [n for n in false if not alike(words_of(host[n]), words_of(host[dropped[n]]))]
     kept = {split: list(read_records(room / "2-clean" / split)) for split in SPLITS}
     shared = leaks(*(read_batches(room / "2-clean" / split) for split in SPLITS))
     return {
         "records": len(rows), "planted": {kind: len(lines) for kind, lines in found.items()}, "removed": removed,
-        "false removals": len(false) / len(others), "of no likeness": len(alone) / len(others),
+        "false removals": len(false) / len(others), "by measure": unlike, "of no likeness": len(alone) / len(others),
         "dropped in all": len(dropped), "leaks": shared, "pairs by any measure": crossing(kept),
         "largest group": report.details["largest_group"], "splits": {k: len(v) for k, v in kept.items()},
         "seconds": round(seconds, 1),
@@ -251,7 +261,11 @@ def main() -> None:
             found = results["duplicates"][name] = duplicates(name, Path(room) / name)
             removed = ", ".join(f"{kind} {share:.1%}" for kind, share in found["removed"].items())
             print(f"{name} ({found['records']:,} records): removed {removed}")
-            print(f"  false removals {found['false removals']:.2%}, of no likeness {found['of no likeness']:.2%}")
+            unlike = ", ".join(f"{measure} {share:.2%}" for measure, share in found["by measure"].items())
+            print(
+                f"  false removals {found['false removals']:.2%} (by measure {unlike}), "
+                f"of no likeness {found['of no likeness']:.2%}"
+            )
             print(
                 f"  across splits {found['leaks']}, pairs {found['pairs by any measure']}; {found['splits']}",
                 flush=True,

@@ -13,7 +13,7 @@ import gzip
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 Span = tuple[int, int, tuple[str, ...]]
@@ -106,7 +106,7 @@ def presidio(root: Path, *, held_back: bool) -> Iterator[Example]:
     for row in rows:
         if "{" in row["full_text"] or (row["template_id"] % 5 == 0) != held_back:
             continue
-        spans = []
+        spans: list[Span] = []
         for span in row["spans"]:
             label = PRESIDIO.get(span["entity_type"])
             labels = (label,) if label else ("O", "reference", "email", "organisation")
@@ -116,7 +116,7 @@ def presidio(root: Path, *, held_back: bool) -> Iterator[Example]:
 
 def read_conll(path: Path) -> Iterator[tuple[int, list[str], list[str]]]:
     """Document number, words and tags of each sentence."""
-    words, tags, document = [], [], 0
+    words, tags, document = list[str](), list[str](), 0
     for line in [*path.read_text(encoding="utf-8").splitlines(), ""]:
         cells = line.split()
         if line.startswith("-DOCSTART-"):
@@ -159,7 +159,7 @@ def pii_syn(root: Path, *, held_back: bool) -> Iterator[Example]:
     for number, row in enumerate(rows):
         if (number % 2 == 1) != held_back:
             continue
-        spans = []
+        spans: list[Span] = []
         for entity in row["NER"]:
             value, label = entity["entity"].strip("*'\" "), PII_SYN.get(entity["label"])
             at = row["text"].find(value) if value else -1
@@ -192,13 +192,16 @@ def sgd(root: Path, files: int) -> Iterator[Example]:
 
 
 def questions(root: Path) -> Iterator[Example]:
-    """Questions to a bank and to an assistant: nearly always without private data."""
+    """Questions to a bank and to an assistant: nearly always without private data. Some also Written Like Headings."""
     with open(root / "banking77/train.csv", encoding="utf-8", newline="") as handle:
         texts = [row["text"] for row in csv.DictReader(handle)]
     data = json.loads((root / "clinc150/data_full.json").read_text(encoding="utf-8"))
-    texts += [text for text, intent in data["train"] if intent not in ("change_user_name", "user_name", "make_call", "text", "what_is_your_name", "change_ai_name")]  # fmt: skip  # noqa: E501
-    for text in texts[::3]:
+    named = ("change_user_name", "user_name", "make_call", "text", "what_is_your_name", "change_ai_name")
+    texts += [text for text, intent in data["train"] if intent not in named]
+    for number, text in enumerate(texts[::3]):
         yield text, maybe_dates(text, [(a, b, ("O", "place", "organisation")) for a, b in _capitals(text)])
+        if number % 6 == 0 and text == text.lower():
+            yield text.title(), maybe_dates(text, [])
 
 
 _CAPITAL = re.compile(r"\w*[^\W\d_a-z]\w*")
@@ -209,19 +212,71 @@ def _capitals(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _CAPITAL.finditer(text) if any(map(str.isupper, match[0]))]
 
 
-def web(root: Path, *, every: int = 2) -> Iterator[Example]:
-    """Paragraphs of web pages and of an encyclopedia with no labels: a word without capital and digit is no name."""
+def web(root: Path, is_common: Callable[[str], bool], *, every: int = 2) -> Iterator[Example]:
+    """Paragraphs of web pages and of an encyclopedia with no labels: a word without capital and digit is no name.
+
+    Nor is one that is common with a small letter (``is_common``), though it may be in the name of an office.
+    """
     texts = [json.loads(line)["text"] for line in (root / "plain_text/c4_demo.jsonl").open(encoding="utf-8")]
     texts += (root / "plain_text/wiki_demo.txt").read_text(encoding="utf-8").split("\n")
-    anything = ("O", "person", "place", "organisation", "date", "address", "reference", "phone", "email")
     for text in texts:
         for sentence in re.split(r"(?<=[.?!])\s+|\n", text)[::every]:
             if 20 < len(sentence) < 600:
-                spans = [(a, b, anything) for a, b in _capitals(sentence)]
-                spans += [
-                    (m.start(), m.end(), anything) for m in _NUMBER.finditer(sentence) if not _CAPITAL.fullmatch(m[0])
+                yield sentence, _open(sentence, is_common)
+
+
+def _open(text: str, is_common: Callable[[str], bool]) -> list[Span]:
+    anything = ("O", "person", "place", "organisation", "date", "address", "reference", "phone", "email")
+    spans: list[Span] = []
+    for a, b in _capitals(text):
+        spans.append((a, b, ("O", "place", "organisation", "date") if is_common(text[a:b].lower()) else anything))
+    for match in _NUMBER.finditer(text):
+        if not _CAPITAL.fullmatch(match[0]):
+            spans.append((*match.span(), ("O", "date") if len(match[0]) < 5 else anything))
+    return spans
+
+
+def reviews(root: Path) -> Iterator[Example]:
+    """Every second sentence of product reviews: models and makers, hardly ever a person."""
+    with zipfile.ZipFile(root / "nltk_reviews/product_reviews_1.zip") as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(".txt") and "README" not in name:
+                lines = [
+                    line.split("##", 1)[1] for line in archive.read(name).decode("latin-1").split("\n") if "##" in line
                 ]
-                yield sentence, spans
+                for text in lines[::2]:
+                    opened = [(a, b, ("O", "organisation", "person")) for a, b in _capitals(text)]
+                    yield text.strip(), [(a, b, c) for a, b, c in opened if a and b - a > 1]
+
+
+_SAID = re.compile(r"\[\d\d:\d\d\] <([^>]{1,30})> (.*)")
+
+
+def channel(root: Path) -> Iterator[Example]:
+    """Talk about computers (Ubuntu IRC, train): the names that people go by there are open, the rest is nobody."""
+    for path in sorted((root / "ubuntu_irc/train").glob("*.raw.txt.gz"))[::3]:
+        with gzip.open(path, "rt", encoding="utf-8", errors="ignore") as handle:
+            said = [match.groups() for match in map(_SAID.match, handle) if match]
+        nicks = {nick.strip("_|`[]~").lower() for nick, _ in said}
+        for _, text in said[::4]:
+            spans: list[Span] = []
+            for match in re.finditer(r"[^\s:,<>()]{2,}", text):
+                word, first = (
+                    match[0].lower().strip("_|`[]~"),
+                    not match.start() and text[match.end() : match.end() + 1] in ":,",
+                )
+                if first or any(map(str.isdigit, word)) or "@" in word or word in nicks or match[0] != word:
+                    spans.append((*match.span(), ("O", "username", "person", "reference", "email", "organisation")))
+            yield text.strip(), spans
+
+
+def sums(root: Path) -> Iterator[Example]:
+    """Word problems: numbers that are only numbers; who has the apples is open."""
+    with gzip.open(root / "instruct_small/gsm_8k_train.json.gz", "rt", encoding="utf-8") as handle:
+        rows = json.load(handle)
+    for row in rows[300:900]:
+        text = " ".join(str(value) for value in row.values())
+        yield text, [(a, b, ("O", "person", "place", "organisation", "date")) for a, b in _capitals(text)]
 
 
 LANGUAGES = (
@@ -261,11 +316,20 @@ def plain_texts(root: Path) -> Iterator[str]:
     for line in (root / "plain_text/c4_demo.jsonl").open(encoding="utf-8"):
         yield json.loads(line)["text"]
     yield (root / "plain_text/wiki_demo.txt").read_text(encoding="utf-8")
-    for text, _ in sgd(root, 12):
-        yield text
+    for source in (sgd(root, 12), sums(root)):
+        for text, _ in source:
+            yield text
+    for text, spans in channel(root):
+        yield _without(text, spans)
     for text, _ in declarations(root):
         yield text
     with zipfile.ZipFile(root / "nltk_reviews/product_reviews_1.zip") as archive:
         for name in archive.namelist():
             if name.endswith(".txt") and "README" not in name:
                 yield archive.read(name).decode("latin-1")
+
+
+def _without(text: str, spans: list[Span]) -> str:
+    for start, end, _ in reversed(spans):
+        text = text[:start] + " " + text[end:]
+    return text

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from collections import Counter
 
+from tagger_names import COUNTRIES, ORIGINS, towns
+from tagger_registers import COURT, LETTERS, NOTHING, SPEECH
 from tagger_templates import NEGATIVES, TEMPLATES
+from tagger_values import SPOKEN, Values
 
-MONTHS = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-    "December",
-]  # fmt: skip
-DAYS = [
-    "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
-]  # fmt: skip
-SPOKEN = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
-]  # fmt: skip
 PARTICLES = [
     "van der", "van", "de", "de la", "von", "di", "da", "bin", "al-", "O'", "Mac", "Le", "El-", "St. ",
 ]  # fmt: skip
@@ -29,7 +23,10 @@ ENDINGS = [
 ]  # fmt: skip
 TITLES = [
     "Mr", "Mr.", "Mrs", "Mrs.", "Ms", "Ms.", "Dr", "Dr.", "Prof.", "Miss", "Sir", "Judge", "Justice", "Lord",
-    "Judge", "Officer", "Sgt.", "Captain", "Fr.", "Herr", "Frau", "M.", "Mme",
+    "Judge", "Officer", "Sgt.", "Captain", "Fr.", "Herr", "Frau", "M.", "Mme", "Professor", "Sergeant",
+    "District Judge",
+    "Inspector", "Detective", "Sri", "Smt.", "Shri", "Don", "Doña", "Madame", "Monsieur", "Mr Justice", "Mr",
+    "Mr", "Ms",
 ]  # fmt: skip
 STREETS = [
     "Street", "St", "Road", "Rd", "Avenue", "Ave", "Lane", "Ln", "Drive", "Dr", "Boulevard", "Blvd", "Court", "Ct",
@@ -52,19 +49,53 @@ BODIES = [
     "{place} Administrative Court", "Council of Europe", "{last} & {last} LLP", "Law Offices of {last}",
 ]  # fmt: skip
 
+SPOKEN_TITLES = ["mister", "misses", "miss", "doctor", "professor", "officer", "sergeant", "mrs", "mr", "attorney"]
+OFFICES = [  # how authorities, laws and associations end in languages whose words grow together
+    "verket", "styrelsen", "myndigheten", "nämnden", "balken", "lagen", "förbundet", "föreningen", "branschen", "rådet",
+    "lov", "skatt", "amt", "gesetz", "verordnung", "behörde", "kammer", "ordnung", "kasse", "ministerium", "kommission",
+    "wet", "raad", "dienst", "loven", "direktoratet", "rijk", "urząd", "agenzia", "ordning",
+]  # fmt: skip
+
 SLOT = re.compile(r"\{(\w+)\}")
 LABEL_OF = {
-    "first": "person", "last": "person", "personupper": "person", "lastupper": "person", "title": "person",
-    "initials": "person", "placeupper": "place", "caseno": "reference", "year": "date", "zip": "address",
-    "card4": "card", "card3": "card", "national_id4": "national_id",
-}  # fmt: skip
+    "first": "person",
+    "last": "person",
+    "personupper": "person",
+    "lastupper": "person",
+    "title": "person",
+    "initials": "person",
+    "placeupper": "place",
+    "caseno": "reference",
+    "year": "date",
+    "zip": "address",
+    "card4": "card",
+    "card3": "card",
+    "national_id4": "national_id",
+    "country": "place",
+    "countryupper": "place",
+    "dotted": "person",
+    "agency": "organisation",
+    "spokentitle": "person",
+    "spelled": "person",
+    "spokenphone": "phone",
+    "spokenaddress": "address",
+    "spokencode": "reference",
+    "spokenaccount": "bank_account",
+    "spokencard": "card",
+    "spokensocial": "national_id",
+    "spokendate": "date",
+}
+UNLABELLED = ("n", "role", "law", "model", "tool")  # fmt: skip
 
 
-class Fillers:
+class Fillers(Values):
     """Draws values for slots. ``firsts``, ``lasts``, ``places``: words of the labelled sets' training part."""
 
     def __init__(self, rng: random.Random, firsts: list[str], lasts: list[str], places: list[str]) -> None:
-        self.rng, self.firsts, self.lasts, self.places = rng, firsts, lasts, places
+        super().__init__(rng)
+        self.firsts, self.lasts, self.places = firsts, lasts, places
+        self.towns = towns()
+        self.origins = [(first.split(), last.split()) for first, last in ORIGINS.values()]
         self.chain: dict[str, Counter[str]] = {}
         for name in firsts + lasts:
             padded = f"^^{name.lower()}$"
@@ -85,11 +116,19 @@ class Fillers:
             word = word[: self.rng.randint(2, 5)] + self.rng.choice(ENDINGS)
         return word.title() if len(word) > 1 else "Lee"
 
+    def foreign(self, part: int) -> str:
+        """A given (0) or family name (1) of some origin, at times without its marks."""
+        word = self.rng.choice(self.rng.choice(self.origins)[part])
+        return plain(word) if self.rng.random() < 0.3 else word
+
     def first(self) -> str:
+        if self.rng.random() < 0.22:
+            return self.foreign(0)
         return self.rng.choice(self.firsts) if self.rng.random() < 0.7 else self.invented()
 
     def last(self) -> str:
-        word = self.rng.choice(self.lasts) if self.rng.random() < 0.4 else self.invented()
+        roll = self.rng.random()
+        word = self.rng.choice(self.lasts) if roll < 0.3 else self.foreign(1) if roll < 0.5 else self.invented()
         roll = self.rng.random()
         if roll < 0.06:
             particle = self.rng.choice(PARTICLES)
@@ -104,6 +143,10 @@ class Fillers:
 
     def person(self) -> str:
         roll = self.rng.random()
+        if roll < 0.2:  # both names of one origin
+            firsts, lasts = self.rng.choice(self.origins)
+            name = f"{self.rng.choice(firsts)} {self.rng.choice(lasts)}"
+            return plain(name) if self.rng.random() < 0.3 else name
         if roll < 0.72:
             return f"{self.first()} {self.last()}"
         if roll < 0.8:
@@ -121,7 +164,56 @@ class Fillers:
         return self.rng.choice(ROLES)
 
     def place(self) -> str:
-        return self.rng.choice(self.places) if self.rng.random() < 0.8 else self.invented()
+        roll = self.rng.random()
+        if roll < 0.45:
+            return self.rng.choice(self.places)
+        return self.rng.choice(self.towns) if roll < 0.85 else self.country() if roll < 0.92 else self.invented()
+
+    def country(self) -> str:
+        return self.rng.choice(COUNTRIES)
+
+    def countryupper(self) -> str:
+        return self.country().upper()
+
+    def dotted(self) -> str:
+        """A name that the court has shortened: "A.B.", "M. S.", "Kh.D.", "X"."""
+        roll, letters = self.rng.random(), "ABCDEFGHIJKLMNOPRSTVWZ"
+        if roll < 0.1:
+            return self.rng.choice("XYZNABM") + self.rng.choice([".", ""])
+        count = self.rng.choice([2, 2, 2, 3])
+        parts = [
+            self.rng.choice(letters) + (self.rng.choice("hu") if self.rng.random() < 0.05 else "") for _ in range(count)
+        ]
+        return (". " if roll > 0.9 else ".").join(parts) + "."
+
+    def agency(self) -> str:
+        """An authority, law or term of another language, one word that looks like nobody's and is nobody's."""
+        word = self.invented()[: self.rng.randint(4, 9)] + self.rng.choice(OFFICES)
+        return word if self.rng.random() < 0.8 else word.lower()
+
+    def tool(self) -> str:
+        """The name of a program."""
+        word = self.invented().lower()[: self.rng.randint(2, 6)]
+        form = self.rng.choice(
+            ["{}", "g{}", "k{}", "x{}", "lib{}", "{}d", "{}fs", "{}conf", "{}-utils", "py{}", "{}player"]
+        )
+        known = [
+            "vim",
+            "nano",
+            "gtk",
+            "kde",
+            "gnome",
+            "grub",
+            "mplayer",
+            "apt",
+            "dpkg",
+            "Xorg",
+            "firefox",
+            "bash",
+            "npm",
+            "git",
+        ]
+        return form.format(word) if self.rng.random() < 0.7 else self.rng.choice(known)
 
     def placeupper(self) -> str:
         return self.place().upper()
@@ -137,88 +229,6 @@ class Fillers:
             return f"{self.last()} {self.rng.choice(LEGAL_FORMS)}"
         body = self.rng.choice(BODIES)
         return SLOT.sub(lambda match: getattr(self, match[1])(), body)
-
-    def digits(self, count: int) -> str:
-        return "".join(self.rng.choice("0123456789") for _ in range(count))
-
-    def grouped(self, count: int) -> str:
-        """Digits in one piece, in groups, or spoken."""
-        text, roll = self.digits(count), self.rng.random()
-        if roll < 0.5 or count < 5:
-            return text
-        if roll < 0.58:
-            return " ".join(SPOKEN[int(digit)] for digit in text)
-        size, mark = self.rng.choice([2, 3, 4, 4, 5]), self.rng.choice(" - .  -")
-        return mark.join(text[i : i + size] for i in range(0, count, size))
-
-    def code(self) -> str:
-        """Letters and digits, as shops and airlines number things."""
-        letters = "".join(self.rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(self.rng.randint(1, 4)))
-        digits, mark = self.digits(self.rng.randint(2, 8)), self.rng.choice(["", "", "-", " ", "/", "_"])
-        roll = self.rng.random()
-        if roll < 0.3:
-            return letters + mark + digits
-        if roll < 0.45:
-            return digits + mark + letters
-        if roll < 0.6:
-            return letters + mark + digits + mark + self.rng.choice("ABCDEFXYZ") + self.digits(2)
-        if roll < 0.7:
-            return "".join(self.rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ0123456789") for _ in range(6))
-        return self.grouped(self.rng.randint(3, 12))
-
-    def reference(self) -> str:
-        return self.code()
-
-    def caseno(self) -> str:
-        number, year = self.digits(self.rng.randint(2, 5)), self.digits(2)
-        kinds = [f"{number}/{year}", f"{number}/19{year}", f"{number}/20{year}", f"20{year}-{number}"]
-        kinds += [f"{self.rng.choice('KACPW')} {number}/{year}", f"1:{year}-cv-{number}", f"II {number}/{year}"]
-        return self.rng.choice(kinds)
-
-    def bank_account(self) -> str:
-        if self.rng.random() < 0.15:
-            return self.rng.choice(["DE", "GB", "FR", "NL", "ES", "PL"]) + self.digits(2) + " " + self.grouped(16)
-        return self.code() if self.rng.random() < 0.15 else self.grouped(self.rng.randint(4, 14))
-
-    def card(self) -> str:
-        if self.rng.random() < 0.5:
-            text = self.digits(16)
-            return self.rng.choice([" ", "-", ""]).join(text[i : i + 4] for i in range(0, 16, 4))
-        return self.grouped(self.rng.choice([4, 13, 15, 16, 16]))
-
-    def card4(self) -> str:
-        return self.grouped(4)
-
-    def card3(self) -> str:
-        return self.digits(3)
-
-    def national_id4(self) -> str:
-        return self.digits(4)
-
-    def national_id(self) -> str:
-        text, mark = self.digits(9), self.rng.choice(["-", " ", ""])
-        if self.rng.random() < 0.5:
-            return mark.join([text[:3], text[3:5], text[5:]])
-        if self.rng.random() < 0.2:
-            return f"{self.rng.choice('ABCEGHJ')}{self.rng.choice('ABCEGHJ')}{mark}{self.digits(6)}{mark}C"
-        return self.grouped(self.rng.choice([9, 10, 11, 12]))
-
-    def passport(self) -> str:
-        letters = "".join(self.rng.choice("ABCDEFGHKLMNPRSTXYZ") for _ in range(self.rng.choice([0, 1, 1, 2])))
-        return letters + self.digits(self.rng.choice([7, 8, 9]))
-
-    def driving_licence(self) -> str:
-        return (
-            self.rng.choice("ABCDEFGHKLMSTWY") + self.rng.choice(["", "-"]) + self.grouped(self.rng.choice([7, 8, 12]))
-        )
-
-    def tax_id(self) -> str:
-        if self.rng.random() < 0.5:
-            return f"{self.digits(2)}-{self.digits(7)}"
-        return self.rng.choice(["", "DE", "GB", "FR", "ES"]) + self.digits(9)
-
-    def zip(self) -> str:
-        return self.rng.choice([self.digits(5), self.digits(5), self.digits(6), f"{self.digits(5)}-{self.digits(4)}"])
 
     def password(self) -> str:
         word = self.rng.choice([self.first, self.invented, self.last])().replace(" ", "")
@@ -249,27 +259,41 @@ class Fillers:
             return f"{name} {self.digits(2)} {host}{ending}".replace(".", "")
         return f"{name} at {host} dot {ending}".replace("_", " underscore ")
 
-    def phone(self) -> str:
-        a, b, c = self.digits(3), self.digits(3), self.digits(4)
-        kinds = [f"({a}) {b}-{c}", f"{a}-{b}-{c}", f"{a} {b} {c}", f"{a}.{b}.{c}", a + b + c, f"+1 {a} {b} {c}",
-            f"+44 {self.digits(4)} {self.digits(6)}", f"+49 {a} {self.digits(7)}", f"0{a} {self.digits(6)}",
-            f"{a} {b}{c}", f"{b}-{c}", f"+91 {self.digits(5)} {self.digits(5)}", f"00{a}{b}{c}",
-            " ".join(SPOKEN[int(digit)] for digit in a + b + c), f"{a}-{b}-{c}x{self.digits(3)}"]  # fmt: skip
-        return self.rng.choice(kinds)
+    def spokentitle(self) -> str:
+        return self.rng.choice(SPOKEN_TITLES)
 
-    def year(self) -> str:
-        return str(self.rng.randint(1925, 2025))
+    def spelled(self) -> str:
+        return " ".join(plain(self.last()).lower().replace(" ", "").replace("'", "").replace("-", ""))
 
-    def date(self) -> str:
-        day, month, year = self.rng.randint(1, 28), self.rng.choice(MONTHS), self.year()
-        number = MONTHS.index(month) + 1
-        return self.rng.choice([
-            f"{day} {month} {year}", f"{month} {day}, {year}", f"{day} {month}", f"{month} {year}", year,
-            f"{year}-{number:02}-{day:02}", f"{day:02}/{number:02}/{year}", f"{number}/{day}/{year[2:]}",
-            f"{day}.{number}.{year}", f"{day}th of {month}", self.rng.choice(DAYS),
-            f"{self.rng.choice(DAYS)}, {month} {day}",
-            f"{day} {month[:3]} {year}", f"{month[:3]} {day}", "yesterday", "tomorrow", "next week", "last year",
-        ])  # fmt: skip
+    def spokencode(self) -> str:
+        parts = []
+        for _ in range(self.rng.randint(4, 7)):
+            letter, roll = self.rng.choice("abcdefghijklmnopqrstuvwxyz"), self.rng.random()
+            parts.append(
+                self.rng.choice(SPOKEN)
+                if roll < 0.6
+                else f"{letter} as in {self.first().lower()}"
+                if roll < 0.7
+                else letter
+            )
+        return " ".join(parts)
+
+    def spokenaddress(self) -> str:
+        streets = ["street", "road", "avenue", "lane", "drive", "court", "way", "boulevard", "creek drive"]
+        street = f"{self.rng.choice([self.last, self.town, self.tree])().lower()} {self.rng.choice(streets)}"
+        more = self.rng.choice(
+            ["", "", f" apartment {self.rng.choice(SPOKEN[1:])}", f" unit {self.rng.choice('abcd')}"]
+        )
+        place = self.rng.choice(["", "", " in ", " "])
+        return f"{self.spokennumber()} {street}{more}{place}{self.place().lower() if place else ''}"
+
+    def town(self) -> str:
+        return self.rng.choice(self.towns)
+
+    def tree(self) -> str:
+        return self.rng.choice(
+            ["Oak", "Elm", "Maple", "Cedar", "Pine", "Birch", "Park", "Mill", "Church", "Station", "Hill"]
+        )
 
     def address(self) -> str:
         number, street = str(self.rng.randint(1, 9999)), f"{self.last()} {self.rng.choice(STREETS)}"
@@ -303,28 +327,39 @@ def fill(template: str, fillers: Fillers) -> tuple[str, list[tuple[int, int, str
         text += template[last : match.start()]
         name = match[1]
         value = str(fillers.rng.randint(1, 200)) if name == "n" else getattr(fillers, name)()
-        if name not in ("n", "role"):
+        if name not in UNLABELLED:
             spans.append((len(text), len(text) + len(value), LABEL_OF.get(name, name)))
         text += value
         last = match.end()
     return text + template[last:], spans
 
 
+POOLS = (TEMPLATES, COURT, LETTERS, SPEECH)
+SHARES = (0.5, 0.2, 0.14, 0.16)  # of the texts that hold something private
+
+
 def made_up(count: int, fillers: Fillers) -> list[tuple[str, list[tuple[int, int, str]]]]:
-    """``count`` texts; a fifth are negatives, a quarter are two to five sentences together."""
-    rows = []
+    """``count`` texts; a fourth hold nothing private, a quarter are two to five sentences together."""
+    rows, rng = [], fillers.rng
     for _ in range(count):
-        roll = fillers.rng.random()
-        if roll < 0.2:
-            rows.append(fill(fillers.rng.choice(NEGATIVES), fillers))
+        roll = rng.random()
+        if roll < 0.25:
+            rows.append(fill(rng.choice(NEGATIVES if rng.random() < 0.4 else NOTHING), fillers))
             continue
-        text, spans = fill(fillers.rng.choice(TEMPLATES), fillers)
+        pool = rng.choices(POOLS, SHARES)[0]
+        text, spans = fill(rng.choice(pool), fillers)
         if roll > 0.75:
-            for _ in range(fillers.rng.randint(1, 4)):
-                pool = NEGATIVES if fillers.rng.random() < 0.4 else TEMPLATES
-                more, others = fill(fillers.rng.choice(pool), fillers)
-                text += fillers.rng.choice([" ", ". ", "\n", " and "])
+            for _ in range(rng.randint(1, 4)):
+                near = pool if rng.random() < 0.6 else rng.choice([TEMPLATES, NEGATIVES, NOTHING])
+                more, others = fill(rng.choice(near), fillers)
+                text += " " if pool is SPEECH else rng.choice([" ", ". ", "\n", " and "])
                 spans += [(start + len(text), end + len(text), label) for start, end, label in others]
                 text += more
         rows.append((text, spans))
     return rows
+
+
+def plain(text: str) -> str:
+    """Letters without their marks."""
+    letters = unicodedata.normalize("NFD", text.replace("ł", "l").replace("Ł", "L").replace("ı", "i").replace("ø", "o"))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))

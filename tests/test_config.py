@@ -45,6 +45,17 @@ def test_mistakes_are_named(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_choice_that_yaml_reads_as_a_boolean(tmp_path: Path) -> None:
+    assert load_config(sets=["clean.toxicity=off"])[0].clean.toxicity == "off"
+    (tmp_path / "mine.yaml").write_text("clean:\n  contradictions: no\n  off_topic: off\n")
+    config, origins = load_config(tmp_path / "mine.yaml")
+    assert (config.clean.off_topic, config.clean.contradictions) == ("off", "off")
+    (tmp_path / "again.yaml").write_text(to_yaml(config, origins))
+    assert load_config(tmp_path / "again.yaml")[0] == config
+    with pytest.raises(ConfigError, match="'off', 'flag' or 'drop'"):
+        load_config(sets=["clean.toxicity=on"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -61,7 +61,7 @@ def test_walkthrough_runs(workplace: Path) -> None:
         assert done.stdout.strip(), command
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/formats.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/formats.md", "docs/scale-data.md"])
 def test_commands_exist(page: str) -> None:
     commands = [
         line.split("#")[0].strip() for block in blocks(ROOT / page, "sh") for line in block.splitlines() if line.strip()

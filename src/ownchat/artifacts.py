@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ownchat import __version__
 from ownchat.config import Config
@@ -164,12 +164,20 @@ def read_json(path: Path) -> Any:
         raise RunError(f"damaged: {error}", where=str(path), fix="remove the file's directory and run again") from error
 
 
-def fingerprint(path: Path) -> str:
+class Fingerprinted(Protocol):
+    """What a stage can be made from beside files: it knows itself what its result depends on."""
+
+    def fingerprint(self) -> str: ...
+
+
+def fingerprint(path: Path | Fingerprinted) -> str:
     """SHA-256 of a file or of a folder's names and contents (hidden ones aside); the key of a complete stage.
 
     A stage's key says what it was made from, so a stage that is built again from the same is the same. Files that
     cannot be read count by their name: the stage that reads them says what is wrong.
     """
+    if not isinstance(path, Path):
+        return path.fingerprint()
     if path.is_file():
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -223,12 +231,12 @@ def require_free_space(path: Path, num_bytes: int) -> None:
 # -------------------------------------------------------------------------------------------------- manifests
 
 
-def stage_key(config: Config, sections: Sequence[str], inputs: Mapping[str, Path]) -> str:
+def stage_key(config: Config, sections: Sequence[str], inputs: Mapping[str, Path | Fingerprinted]) -> str:
     """Hash of what a stage's result depends on: version, its sections of the configuration, its inputs."""
     parts = {
         "version": __version__,
-        # how many processes read makes no difference to what they read
-        "config": {section: getattr(config, section).model_dump(exclude={"workers"}) for section in sections},
+        # how many processes work, and where, makes no difference to what they make
+        "config": {section: getattr(config, section).model_dump(exclude={"workers", "engine"}) for section in sections},
         "inputs": {name: fingerprint(path) for name, path in sorted(inputs.items())},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

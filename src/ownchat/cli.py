@@ -22,6 +22,7 @@ import typer
 
 from ownchat import __version__
 from ownchat.config import ALIASES, Config, Origins, load_config
+from ownchat.data.remote import existing
 from ownchat.errors import ConfigError, Interrupted, UserError, printable, system_error
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app = typer.Typer(
     help="The text you already have, turned into a chat model of your own.",
 )
 
+SourceArgument = Annotated[str, typer.Argument(help="A file or a folder, or s3://bucket/prefix.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.", metavar="FILE")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="One setting: --set train.epochs=2", metavar="KEY=VALUE")
@@ -58,7 +60,7 @@ SystemOption = Annotated[str | None, typer.Option("--system", help="System messa
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A file or a folder.", readable=False)],
+    source: SourceArgument,
     preview: Annotated[bool, typer.Option("--preview", help="Show how it is understood; write nothing.")] = False,
     rows: Annotated[int, typer.Option("--rows", help="Records of each file in the preview.", min=1)] = 3,
     name: NameOption = None,
@@ -77,23 +79,24 @@ def import_(
     if preview and json:
         from ownchat.data.preview import preview as look
 
-        _print_json(look(settings, _existing(source), rows))
+        _print_json(look(settings, existing(source), rows))
         return
     if preview:
         from rich.console import Console
 
         from ownchat.pipeline.preview import show_preview
 
-        show_preview(settings, _existing(source), Console(highlight=False), rows=rows)
+        show_preview(settings, existing(source), Console(highlight=False), rows=rows)
         return
     _first_stages(source, name, settings, origins, clean=False, as_json=json)
 
 
 @app.command()
 def clean(
-    source: Annotated[Path, typer.Argument(help="A file or a folder.", readable=False)],
+    source: SourceArgument,
     preview: Annotated[bool, typer.Option("--preview", help="A page of what each step does; nothing is kept.")] = False,
     show_private: Annotated[bool, typer.Option("--show-private", help="Private data unmasked on that page.")] = False,
+    to: Annotated[str | None, typer.Option("--to", help="Copy the result there.", metavar="FOLDER|URL")] = None,
     recipe: RecipeOption = None,
     name: NameOption = None,
     map: MapOption = None,
@@ -107,22 +110,25 @@ def clean(
     """Read, repair, redact, drop duplicates, split: everything before training."""
     who = {"assistant": assistant, "assistant_domain": assistant_domain}
     settings, origins = _settings(config, set, map, format, recipe, system=system, **who)
+    if preview and to:
+        raise ConfigError("a preview keeps nothing that could be copied", where="--to", fix="leave out --preview")
     if preview:
         from rich.console import Console
 
         from ownchat import artifacts
         from ownchat.pipeline import clean_preview, run
 
-        page = artifacts.home() / "previews" / (name or run.run_name(_existing(source))) / "clean.html"
+        place = existing(source)
+        page = artifacts.home() / "previews" / (name or run.run_name(place)) / "clean.html"
         console = Console(highlight=False)
-        clean_preview.write_clean_preview(settings, source, page, console, show_private=show_private)
+        clean_preview.write_clean_preview(settings, place, page, console, show_private=show_private)
         return
-    _first_stages(source, name, settings, origins, clean=True)
+    _first_stages(source, name, settings, origins, clean=True, to=to)
 
 
 @app.command()
 def train(
-    source: Annotated[Path, typer.Argument(help="A file or a folder.", readable=False)],
+    source: SourceArgument,
     name: NameOption = None,
     base: Annotated[str | None, typer.Option(help="starter, a directory, a run, or a Hugging Face id.")] = None,
     method: Annotated[str | None, typer.Option(help="lora or full.")] = None,
@@ -361,21 +367,16 @@ def _settings(
     return load_config(path, sets=sets or (), values=values)
 
 
-def _existing(source: Path) -> Path:
-    if not source.exists():
-        raise UserError("there is no such file or folder", where=str(source), fix="check the path")
-    return source
-
-
 def _first_stages(
-    source: Path, name: str | None, settings: Config, origins: Origins, *, clean: bool, as_json: bool = False
-) -> None:
+    source: str, name: str | None, settings: Config, origins: Origins, *, clean: bool, to: str | None = None,
+    as_json: bool = False,
+) -> None:  # fmt: skip
     from ownchat import artifacts
     from ownchat.pipeline import run
 
-    made = run.import_and_clean(_existing(source), name=name, config=settings, origins=origins, clean=clean)
+    made = run.import_and_clean(source, name=name, config=settings, origins=origins, clean=clean, to=to)
     typer.echo(f"written to {made}")
-    typer.echo(f"to go on: ownchat train {shlex.quote(printable(str(source)))}" + (f" --name {name}" if name else ""))
+    typer.echo(f"to go on: ownchat train {shlex.quote(printable(source))}" + (f" --name {name}" if name else ""))
     if as_json:
         _print_json(artifacts.read_json(made / artifacts.IMPORT / artifacts.MANIFEST))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ownchat.errors import ConfigError, nearest
 
@@ -21,6 +21,18 @@ Origins = dict[str, str]  # "train.epochs" -> "default" | "given (config.yaml)" 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _word_of_a_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads off, on, yes and no as true and false; where such a word is a choice, it is meant."""
+        if (
+            isinstance(value, bool)
+            and get_origin(annotation := cls.model_fields[info.field_name or ""].annotation) is Literal
+        ):
+            choices = get_args(annotation)
+            return next((word for word in (("on", "yes") if value else ("off", "no")) if word in choices), value)
+        return value
 
 
 class DataConfig(_Section):
@@ -39,6 +51,9 @@ class DataConfig(_Section):
         "pairs", description="rated texts: instruction pairs, or a better beside a worse one"
     )
     workers: int | None = Field(None, ge=1, description="files read at once; none: one for each core")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="where records are cleaned: this machine's cores, or a Ray cluster (RAY_ADDRESS)"
+    )
 
 
 QualityRules = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb"]
@@ -73,6 +88,17 @@ class CleanConfig(_Section):
     quality_documents: int = Field(100, ge=1, description="smaller collections, chosen by hand, are not judged")
     quality_scope: Literal["documents", "all"] = Field("documents", description="what the quality rules look at")
     toxicity: Literal["off", "flag", "drop"] = Field("flag", description="tag records with abuse, or drop them")
+    mention_counts: bool = Field(False, description="count by source who is mentioned, and abuse; changes nothing")
+    off_topic: Literal["off", "flag", "drop"] = Field(
+        "off", description="tag or drop records that are about something else"
+    )
+    topic: str = Field(
+        "",
+        description="what records are about, in words that stand in them, or a text file; empty: what most are about",
+    )
+    topic_distance: float = Field(
+        3.0, gt=0, description="off-topic: so many times further from the typical record than five of six are"
+    )
     private_types: list[PrivateType] = Field(
         [type for type in get_args(PrivateType) if type not in NOT_PRIVATE_BY_DEFAULT],
         description="private data that becomes placeholders; [] for none; also organisation, place, date",
@@ -85,6 +111,9 @@ class CleanConfig(_Section):
     private_surrogates: bool = Field(False, description="made-up values that look real in place of placeholders")
     exact_duplicates: bool = Field(True, description="drop records whose text stands in another record")
     near_duplicates: bool = Field(True, description="drop records that are nearly another one; the longest is kept")
+    contradictions: Literal["off", "flag", "drop"] = Field(
+        "off", description="equal questions, contrary answers: tag both, or drop the older one where times are known"
+    )
     decontaminate: list[str] = Field(
         [], description="files with examinations: records that hold their text are dropped"
     )

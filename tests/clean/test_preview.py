@@ -32,7 +32,7 @@ def hide(text):
 
 
 def test_each_step_has_its_counts_and_examples():
-    views = {view.name: view for view in preview_steps([BATCH], PLAIN, hide)}
+    views = {view.name: view for view in preview_steps([BATCH], PLAIN, hide)[0]}
     lines = views["drop_system_lines"]
     assert (lines.records, lines.messages, lines.switch) == ((3, 3), (7, 6), "system_lines")
     assert lines.changed[0].place == "f.jsonl, line 1"
@@ -46,9 +46,8 @@ def test_each_step_has_its_counts_and_examples():
 
 
 def test_nothing_private_is_kept():
-    assert "Anna" not in repr(preview_steps([BATCH], PLAIN, hide)) and "Anna" not in repr(
-        preview_steps([BATCH], CleanConfig(), hide)
-    )
+    for config in (PLAIN, CleanConfig()):
+        assert "Anna" not in repr(preview_steps([BATCH], config, hide)[0])
 
 
 PIECES = ["a", "b ", "\n", ".", "ü", f"{OPEN}URL{CLOSE}", "[PERSON_2]"]

@@ -9,6 +9,7 @@ from ownchat.errors import ConfigError
 
 def test_a_recipe_comes_back(tmp_path):
     config = CleanConfig(languages=["en", "pt-BR"], min_words=3, toxicity="drop", quality_rules=["c4"])
+    config = config.model_copy(update={"off_topic": "flag", "topic": "rooms", "contradictions": "drop"})
     write_recipe(tmp_path / "recipe.yaml", config)
     assert load_config(values=read_recipe(tmp_path / "recipe.yaml"))[0].clean == config
 

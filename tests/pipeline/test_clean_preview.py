@@ -35,6 +35,7 @@ def test_the_page(tmp_path):
         assert switch in page and switch in printed
     assert '<mark class="p' in page and "<del>" in page and "<ins>für</ins>" in page
     assert "greetings only" in page and "3 → 2" in printed
+    assert "fewer rows than three splits need" in page and "No splits" in printed and "not run" in printed
     assert read_recipe(recipe)["clean.greetings"] is True
 
 
@@ -47,6 +48,39 @@ def test_the_same_bytes(tmp_path):
 def test_private_data_is_shown_only_when_asked(tmp_path):
     page, _, _ = preview(tmp_path, "one", show_private=True)
     assert "Anna" in page and "shows private data" in page
+
+
+COPIES = [
+    [("user", f"Is part {number} of the manual about topic {number}?"), ("assistant", f"It is about topic {number}.")]
+    for number in range(12)
+]
+COPIES += [COPIES[0], [COPIES[1][0], ("assistant", "It is about topic 1, Anna Berg said.")]]
+COPIES += [
+    [("user", "How long does a delivery take?"), ("assistant", "It takes 3 days for all two women of you.")],
+    [("user", "how long does a delivery take please"), ("assistant", "It takes 5 days for all two women of you.")],
+]
+
+
+def test_the_steps_over_all_records(tmp_path):
+    source = tmp_path / "chats.jsonl"
+    source.write_text(
+        "\n".join(json.dumps({"messages": [{"role": r, "content": c} for r, c in row]}) for row in COPIES)
+    )
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text(json.dumps({"text": "Is part 7 of the manual about topic 7? It is."}) + "\n")
+    sets = ["clean.contradictions=flag", "clean.off_topic=flag", "clean.mention_counts=true"]
+    sets += ["clean.near_duplicates=true", f"clean.decontaminate=[{exam}]"]
+    console = Console(record=True, width=140, file=open("/dev/null", "w"))  # noqa: SIM115
+    write_clean_preview(load_config(sets=sets)[0], source, tmp_path / "page.html", console)
+    page, printed = (tmp_path / "page.html").read_text(encoding="utf-8"), console.export_text()
+    for step in ("decontaminate", "exact_duplicates", "contradictions", "near_duplicates", "off_topic"):
+        assert f"clean.{step}" in page and f"clean.{step}" in printed
+    assert "record dropped: exact duplicate <strong>1</strong>" in page and "16 → 15" in printed
+    assert "record changed: contradiction <strong>2</strong>" in page and "contradiction · number" in page
+    assert "<del>3</del> days" in page and "<ins>5</ins> days" in page
+    assert "text of exam.jsonl" in page
+    assert "Counting only" in page and "gender 2" in page and "Anna" not in page
+    assert "Three splits" in page and "Splits: train " in printed
 
 
 def test_nothing_to_show(tmp_path):

@@ -6,10 +6,13 @@ cut in the second. The counts are sums, so batches may come in any order and fro
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -48,24 +51,24 @@ class LineCounts:
     [2, 0, 1]
     """
 
-    def __init__(self) -> None:
-        self._cells = np.zeros((_DEPTH, _WIDTH), np.uint32)
-        self.total = 0
+    def __init__(self, cells: np.ndarray | None = None, total: int = 0) -> None:
+        self.cells = np.zeros((_DEPTH, _WIDTH), np.uint32) if cells is None else cells
+        self.total = total
 
     def add(self, keys: np.ndarray) -> None:
         """Count each of ``keys`` (uint64) once more."""
-        for row, cells in zip(self._cells, self._places(keys), strict=True):
+        for row, cells in zip(self.cells, self._places(keys), strict=True):
             row += np.bincount(cells, minlength=_WIDTH).astype(np.uint32)
         self.total += len(keys)
 
     def estimate(self, keys: np.ndarray) -> np.ndarray:
         """How often each key was counted, at least as much as it truly was."""
-        found = [row[cells] for row, cells in zip(self._cells, self._places(keys), strict=True)]
+        found = [row[cells] for row, cells in zip(self.cells, self._places(keys), strict=True)]
         return np.min(found, axis=0).astype(np.int64)
 
     def merge(self, other: LineCounts) -> None:
         """Add the counts of another part of the data."""
-        self._cells += other._cells
+        self.cells += other.cells
         self.total += other.total
 
     @staticmethod
@@ -115,6 +118,21 @@ class Learned:
             most, before = self.longest.get(name, (0, 0))
             if length >= most:
                 self.longest[name] = (length, count + before if length == most else count)
+
+    def save(self, path: Path) -> None:
+        """Into a file that :meth:`load` reads; it is there when it is whole."""
+        rest = json.dumps({"records": self.records, "texts": self.texts, "longest": self.longest})
+        aside = path.with_name(f"tmp-{path.name}")
+        np.savez(aside, cells=self.lines.cells, total=self.lines.total, rest=np.array(rest))
+        os.replace(aside, path)
+
+    @staticmethod
+    def load(path: Path) -> Learned:
+        """What :meth:`save` wrote."""
+        with np.load(path) as stored:
+            lines, rest = LineCounts(stored["cells"], int(stored["total"])), json.loads(str(stored["rest"]))
+        longest = {name: (length, count) for name, (length, count) in rest["longest"].items()}
+        return Learned(lines, rest["records"], rest["texts"], longest)
 
     def limits(self) -> dict[str, int]:
         """The length in characters at which each source's export seems to cut messages, where it does."""

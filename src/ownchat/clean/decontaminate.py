@@ -20,6 +20,7 @@ from ownchat.clean.shingles import Folded, count_words, fold, ngrams, part, piec
 from ownchat.config import Config
 from ownchat.data import stage as importing
 from ownchat.data.records import read_batches
+from ownchat.data.remote import existing
 from ownchat.errors import DataError
 
 LONG_RUN, SHORT_RUN = 13, 8  # words
@@ -62,7 +63,8 @@ class Examination:
 def read_examination(paths: Sequence[str], config: Config, room: Path) -> Examination:
     """Read any files that can be imported; ``room`` is a folder for the import's work.
 
-    Raises :class:`~ownchat.errors.DataError` for a path that does not exist and for a file without a usable text.
+    A path may be a URL of storage. Raises :class:`~ownchat.errors.DataError` for one that does not exist and for a
+    file without a usable text.
     """
     plain = config.model_copy(update={"data": config.data.model_copy(update={"map": {}, "system": None})})
     runs: list[np.ndarray] = [np.empty(0, np.uint64)]
@@ -70,9 +72,7 @@ def read_examination(paths: Sequence[str], config: Config, room: Path) -> Examin
     names: list[str] = []
     files: list[dict[str, int | str]] = []
     for number, path in enumerate(paths):
-        if not Path(path).exists():
-            raise DataError("there is no such file", where=path, fix="check clean.decontaminate")
-        report = importing.run(plain, {"source": Path(path)}, room / str(number))
+        report = importing.run(plain, {"source": existing(path)}, room / str(number))
         before = sum(map(len, runs))
         for batch in read_batches(room / str(number), 512):
             texts, rows = _messages(batch)

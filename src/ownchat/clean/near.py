@@ -1,10 +1,16 @@
 """Near duplicates: candidates by MinHash and banding, each proved on the exact shingles, one of each group kept.
 
 Nothing is dropped by an estimate alone. System prompts do not count: one that all records share would make them alike.
+
+What is alike by a strict measure is a copy. What is alike by a looser one only (a word exchanged, misspelt words,
+another order) is a copy where nothing else is like it. In a crowd of records that all say about the same ("top up by
+card", "top up by cheque") a single word may be what tells them apart: there it takes evidence that the difference is an
+accident, words that nobody else uses or that are common and never stand side by side elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ownchat.clean.evidence import Own, accidents, has_number, joints
 from ownchat.clean.shingles import SHINGLE, character_runs, jaccard, split_words
+from ownchat.clean.signatures import Order, in_order
 from ownchat.clean.sketches import Sketches, candidates, estimates
 
 SIMILAR = 0.8  # Jaccard similarity from which two records are near duplicates
@@ -24,11 +32,19 @@ SIDE = 0.4  # both what was asked and what was answered must be alike: same pass
 # of forms (instructions, footers: see sketches) only what else is in them counts here
 
 FAILURES = 24  # comparisons without a find after which a record of a template is left alone
+FAILURES_UNLIKELY = 8  # the same for pairs that are unlikely to be copies
 RELATED_ESTIMATE = 0.69  # taken for related without a proof: a pair of .8 is below once in a thousand times
 LEAST_ESTIMATE = 0.66  # worth a proof that the similarity of 5-character shingles is .8 (four standard deviations)
-_LEAST_RELATED = 0.5  # worth a proof that any similarity is
+LOOSE_ESTIMATE = 0.45  # worth a proof that any similarity is: one word of nine exchanged leaves about .6
+_LEAST_WORDS = 0.5  # similarity of the words of longer records below which no other measure comes near .8
 _CACHE_CHARS = 500_000  # of text whose shingles are held during proofs, about 200 bytes of memory each
 _LONGEST_PROOF = 100_000  # characters of each side
+
+NEIGHBOUR = 0.5  # similarity by any measure from which a record belongs to another one's crowd
+CROWD = 9  # neighbours from which only what may be a copy by the strict measure is looked at
+DOUBLING = 2.0  # bits of evidence that a copy needs for each doubling of the crowd
+_EVIDENCE_CHARS = 5_000_000  # of text in which words and pairs of words are counted
+_DOUBTS = 20_000  # pairs judged at a time
 
 
 # ---------------------------------------------------------------------------------------------------------- proofs
@@ -47,6 +63,10 @@ class Compared:
         return character_runs(self.text, SHINGLE)
 
     @cached_property
+    def triples(self) -> set[str]:
+        return character_runs(self.text, 3)
+
+    @cached_property
     def sides(self) -> tuple[set[str], set[str]]:
         return character_runs(self.own[0], 3), character_runs(self.own[1], 3)
 
@@ -61,6 +81,10 @@ class Compared:
     @cached_property
     def count(self) -> int:
         return len(self._words)
+
+    def own_to(self, other: Compared) -> Own:
+        """What stands in this record and not in the other one."""
+        return Own(self.words - other.words, joints(self._words) - joints(other._words))
 
     @cached_property
     def _words(self) -> list[str]:
@@ -79,15 +103,44 @@ def similarity(first: Compared, second: Compared) -> float:
     return jaccard(first.characters, second.characters)
 
 
+def likeness(first: Compared, second: Compared) -> float:
+    """The largest Jaccard similarity: of words, pairs of words, runs of 5 characters, in short records also of 3.
+
+    >>> one = Compared("what atms take this card", "atm support")
+    >>> round(likeness(one, Compared("what atmss take this card", "atm support")), 2)
+    0.82
+    """
+    short = min(first.count, second.count) < SHORT_WORDS
+    found = jaccard(first.words, second.words)
+    if not short and found < _LEAST_WORDS:
+        return found
+    found = max(found, jaccard(first.pairs, second.pairs), jaccard(first.characters, second.characters))
+    if short and found < SIMILAR:
+        found = max(found, jaccard(first.triples, second.triples))
+    return found
+
+
 def is_copy(first: Compared, second: Compared) -> bool:
-    """Whether one of two records can go: alike as a whole, and not unlike in what is asked or answered."""
+    """Whether one of two records can go, whatever else there is: alike by the strict measure and on both sides."""
     least = SIMILAR if min(first.count, second.count) < SHORT_WORDS else SIMILAR_CHARACTERS
     return similarity(first, second) >= least and _alike_on_both_sides(first, second)
 
 
+def is_loose_copy(first: Compared, second: Compared) -> bool:
+    """Whether one of two records can go where no others are like them: alike by any measure, and on both sides.
+
+    Of short records that differ in a number none is a copy of the other.
+    """
+    if likeness(first, second) < SIMILAR or not _alike_on_both_sides(first, second):
+        return False
+    if min(first.count, second.count) >= SHORT_WORDS:
+        return True
+    return not (has_number(first.words - second.words) and has_number(second.words - first.words))
+
+
 def is_related(first: Compared, second: Compared) -> bool:
-    """Whether a split must not part two records: alike in their words, or in their 5-character shingles."""
-    return jaccard(first.words, second.words) >= SIMILAR or jaccard(first.characters, second.characters) >= SIMILAR
+    """Whether a split must not part two records: alike by any measure."""
+    return likeness(first, second) >= SIMILAR
 
 
 def _alike_on_both_sides(first: Compared, second: Compared) -> bool:
@@ -115,60 +168,136 @@ class Near:
             return Near(stored["related"], stored["kept"], stored["similarity"], int(stored["proofs"]))
 
 
-def find_near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray) -> Near:
+def find_near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, order: Order = in_order) -> Near:
     """Near duplicates among ``members`` (ascending indices, exact copies left out).
 
     ``can_go``: flags of the records that may be dropped for one another; the others can only be related.
     """
-    related, copies = np.arange(len(sketches)), np.arange(len(sketches))
-    failures = np.zeros(len(sketches), np.uint16)
-    failed = np.empty(0, np.uint64)
-    cache = Cache(sketches)
-    proofs = 0
-    for first, second in candidates(sketches, members):
-        first, second = _apart(first, second, related, copies, failures)
-        estimate = estimates(sketches, first, second)
+    search = _Search(sketches, can_go)
+    for first, second in candidates(sketches, members, order):
+        search.look(first, second)
+    accepted = _accepted(search, sketches, members)
+    for one, other in sorted(accepted):
+        _join(search.copies, one, other)
+    kept, similarities = _choose(_roots(search.copies), search.cache, accepted, sketches.lengths)
+    return Near(_roots(search.related), kept, similarities, search.proofs)
+
+
+class _Search:
+    """What is known after each part of the candidates."""
+
+    def __init__(self, sketches: Sketches, can_go: np.ndarray) -> None:
+        self.related, self.copies = np.arange(len(sketches)), np.arange(len(sketches))
+        self.neighbours = np.zeros(len(sketches), np.uint32)  # others that are somewhat alike, copies left out
+        self.doubtful: list[np.ndarray] = []  # (n, 2) pairs that are copies where there is no crowd
+        self.cache, self.proofs = Cache(sketches), 0
+        self._sketches, self._can_go = sketches, can_go
+        self._failures = np.zeros((2, len(sketches)), np.uint32)  # of proofs of pairs that were unlikely and likely
+        self._failed = np.zeros(1, np.uint64)  # keys of those pairs; a record is no pair with itself
+
+    def look(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Prove those of some pairs that can still join something."""
+        roots = _roots(self.copies)
+        apart = (roots[first] != roots[second]) & (self._least_failures(1, first, second) < FAILURES)
+        first, second = first[apart], second[apart]
+        estimate = estimates(self._sketches, first, second)
         for place in np.flatnonzero(estimate >= RELATED_ESTIMATE).tolist():
-            _join(related, int(first[place]), int(second[place]))
-        least = np.where(_roots(related)[first] == _roots(related)[second], LEAST_ESTIMATE, _LEAST_RELATED)
+            _join(self.related, int(first[place]), int(second[place]))
+        roots, likely = _roots(self.related), estimate >= LEAST_ESTIMATE
         keys = (first.astype(np.uint64) << np.uint64(32)) | second.astype(np.uint64)
-        places = np.minimum(np.searchsorted(failed, keys), max(0, len(failed) - 1))
-        worth = (estimate >= least) & ~(failed[places] == keys if len(failed) else np.zeros(len(keys), bool))
-        missed = []
-        worth = np.flatnonzero(worth)
-        worth = worth[np.argsort(keys[worth], kind="stable")]  # pairs of one record together, for the cache
-        for one, other, key in zip(first[worth].tolist(), second[worth].tolist(), keys[worth].tolist(), strict=True):
-            if _root(copies, one) == _root(copies, other) or min(failures[one], failures[other]) >= FAILURES:
+        alone = np.maximum(self.neighbours[first], self.neighbours[second]) <= CROWD
+        hopeful = alone | (
+            (roots[first] != roots[second]) & (self._least_failures(0, first, second) < FAILURES_UNLIKELY)
+        )
+        places = np.minimum(np.searchsorted(self._failed, keys), len(self._failed) - 1)
+        fresh = self._failed[places] != keys
+        worth = np.flatnonzero(fresh & (likely | (hopeful & (estimate >= LOOSE_ESTIMATE))))
+        # Likely copies first, so that they are no neighbours; then pairs of one record together, for the cache.
+        worth = worth[np.lexsort((keys[worth], ~likely[worth]))]
+        missed, doubtful = [], []
+        for place in worth.tolist():
+            pair = int(first[place]), int(second[place])
+            if self._skips(*pair, likely=bool(likely[place])) or self._joins(*pair):
                 continue
-            proofs += 1
-            compared = cache[one], cache[other]
-            if can_go[one] and can_go[other] and is_copy(*compared):
-                _join(copies, one, other)
-                _join(related, one, other)
-                continue
-            if _root(related, one) != _root(related, other) and is_related(*compared):
-                _join(related, one, other)
-            missed.append(key)
-            failures[[one, other]] += 1
-        failed = np.sort(np.concatenate([failed, np.array(missed, np.uint64)]))
-    kept, likeness = _choose(_roots(copies), sketches, cache)
-    return Near(_roots(related), kept, likeness, proofs)
+            compared = self.cache[pair[0]], self.cache[pair[1]]
+            missed.append(keys[place])
+            for one in pair:
+                self._failures[int(likely[place]), one] += 1
+            found = likeness(*compared)
+            if found >= SIMILAR:
+                _join(self.related, *pair)
+                if self._can_go[list(pair)].all() and is_loose_copy(*compared):
+                    doubtful.append(pair)
+            if found >= NEIGHBOUR:
+                for one in pair:
+                    self.neighbours[one] += 1
+        self._failed = np.sort(np.concatenate([self._failed, np.array(missed, np.uint64)]))
+        if doubtful:
+            self.doubtful.append(np.array(doubtful))
+
+    def _least_failures(self, likely: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        failures = self._failures[likely]
+        return np.asarray(np.minimum(failures[first], failures[second]))
+
+    def _skips(self, one: int, other: int, *, likely: bool) -> bool:
+        """Whether a proof has become needless since the pairs were chosen."""
+        if _root(self.copies, one) == _root(self.copies, other):
+            return True
+        if likely:
+            return bool(min(self._failures[1, one], self._failures[1, other]) >= FAILURES)
+        if max(self.neighbours[one], self.neighbours[other]) <= CROWD:
+            return False
+        tried = min(self._failures[0, one], self._failures[0, other]) >= FAILURES_UNLIKELY
+        return bool(tried or _root(self.related, one) == _root(self.related, other))
+
+    def _joins(self, one: int, other: int) -> bool:
+        """Whether two records are copies by the strict measure, which joins them."""
+        self.proofs += 1
+        if not (self._can_go[one] and self._can_go[other] and is_copy(self.cache[one], self.cache[other])):
+            return False
+        _join(self.copies, one, other)
+        _join(self.related, one, other)
+        return True
 
 
-def _apart(
-    first: np.ndarray, second: np.ndarray, related: np.ndarray, copies: np.ndarray, failures: np.ndarray
+# ------------------------------------------------------------------------------------------------- pairs in a crowd
+
+
+def _accepted(search: _Search, sketches: Sketches, members: np.ndarray) -> set[tuple[int, int]]:
+    """The doubtful pairs that are copies."""
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *search.doubtful])
+    crowd = search.neighbours[pairs].max(axis=1).astype(np.int64) - 1  # the other one of the pair left out
+    found = {(one, other) for one, other in pairs[crowd <= 0].tolist()}
+    pairs, crowd = pairs[crowd > 0], crowd[crowd > 0]
+    for start in range(0, len(pairs), _DOUBTS):
+        part, others = pairs[start : start + _DOUBTS].tolist(), crowd[start : start + _DOUBTS].tolist()
+        for (one, other), bits, count in zip(
+            part, _evidence(part, search.cache, sketches, members), others, strict=True
+        ):
+            if bits >= DOUBLING * math.log2(1 + count):
+                found.add((one, other))
+    return found
+
+
+def _evidence(pairs: list[list[int]], cache: Cache, sketches: Sketches, members: np.ndarray) -> list[float]:
+    """Of each pair (see :func:`~ownchat.clean.evidence.accidents`), by what an even sample of the records says."""
+    step = max(1, math.ceil(int(sketches.lengths[members].sum()) / _EVIDENCE_CHARS))
+    spoken = (split_words(" ".join(sketches.texts(index))) for index in members[::step].tolist())
+    return accidents(
+        [(cache[one].own_to(cache[other]), cache[other].own_to(cache[one])) for one, other in pairs], spoken
+    )
+
+
+# --------------------------------------------------------------------------------------------------- who is kept
+
+
+def _choose(
+    copies: np.ndarray, cache: Cache, accepted: set[tuple[int, int]], lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs that could still join something."""
-    roots = _roots(copies)
-    apart = (roots[first] != roots[second]) & (np.minimum(failures[first], failures[second]) < FAILURES)
-    return first[apart], second[apart]
-
-
-def _choose(copies: np.ndarray, sketches: Sketches, cache: Cache) -> tuple[np.ndarray, np.ndarray]:
     """Who stands for whom: in each group the longest, then those too unlike it in the same way."""
-    kept, likeness = np.arange(len(copies)), np.ones(len(copies), np.float32)
+    kept, similarities = np.arange(len(copies)), np.ones(len(copies), np.float32)
     grouped = np.flatnonzero(np.bincount(copies, minlength=len(copies))[copies] > 1)
-    grouped = grouped[np.lexsort((grouped, -sketches.lengths[grouped], copies[grouped]))]
+    grouped = grouped[np.lexsort((grouped, -lengths[grouped], copies[grouped]))]
     borders = np.flatnonzero(np.diff(copies[grouped], prepend=-1, append=-1)) if len(grouped) else np.empty(0, np.int64)
     for start, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
         left = grouped[start:end].tolist()
@@ -176,13 +305,14 @@ def _choose(copies: np.ndarray, sketches: Sketches, cache: Cache) -> tuple[np.nd
             best, *others = left
             left = []
             for one in others:
-                short = min(cache[best].count, cache[one].count) < SHORT_WORDS
-                found = similarity(cache[best], cache[one])
-                if found >= (SIMILAR if short else CHAIN) and _alike_on_both_sides(cache[best], cache[one]):
-                    kept[one], likeness[one] = best, found
+                pair = cache[best], cache[one]
+                least = SIMILAR if min(pair[0].count, pair[1].count) < SHORT_WORDS else CHAIN
+                alike = similarity(*pair) >= least and _alike_on_both_sides(*pair)
+                if alike or (min(best, one), max(best, one)) in accepted:
+                    kept[one], similarities[one] = best, likeness(*pair)
                 else:
                     left.append(one)
-    return kept, likeness
+    return kept, similarities
 
 
 class Cache:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from ownchat.clean.batches import count_messages
 from ownchat.clean.boilerplate import Learned
 from ownchat.clean.steps import STEPS, SWITCHES, needs_learning, run_steps, steps_for
+from ownchat.clean.topic import learn_topic, read_description
 from ownchat.config import CleanConfig
 from ownchat.data.ledger import Entry
 
@@ -48,6 +49,16 @@ class Example:
 
 
 @dataclass
+class Pair:
+    """Two records beside each other, with what only one of them says; ``texts``: role, the first's, the second's."""
+
+    places: tuple[str, str]
+    rule: str
+    detail: str
+    texts: list[tuple[str, list[Segment], list[Segment]]]
+
+
+@dataclass
 class StepView:
     """One step: what came in, what was left, what it did by rule, and examples."""
 
@@ -59,10 +70,16 @@ class StepView:
     rules: dict[str, int] = field(default_factory=dict)  # "row dropped: too short" -> 3
     changed: list[Example] = field(default_factory=list)
     dropped: list[Example] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)  # of steps that compare records with each other
 
 
-def preview_steps(batches: Sequence[pa.RecordBatch], config: CleanConfig, mask: Mask) -> list[StepView]:
-    """Run the steps on ``batches`` and look at each; steps that are switched off are listed, too."""
+def preview_steps(
+    batches: Sequence[pa.RecordBatch], config: CleanConfig, mask: Mask
+) -> tuple[list[StepView], list[pa.RecordBatch]]:
+    """Run the steps on ``batches`` and look at each; steps that are switched off are listed, too.
+
+    Returned with the views are the batches as the steps leave them.
+    """
     learned = Learned()
     if needs_learning(config):
         for batch in batches:
@@ -71,9 +88,13 @@ def preview_steps(batches: Sequence[pa.RecordBatch], config: CleanConfig, mask: 
     for step, is_on in STEPS:
         views[step.__name__] = StepView(step.__name__, SWITCHES.get(step), is_on(config))
     shown: Counter[str] = Counter()
-    steps = steps_for(config, learned)
+    topic = learn_topic(batches, read_description(config.topic)) if config.off_topic != "off" else None
+    steps = steps_for(config, learned, topic)
+    cleaned = []
     for batch in batches:
+        left = batch
         for name, before, after, entries in run_steps(batch, steps):
+            left = after
             view = views[name]
             view.records = (view.records[0] + len(before), view.records[1] + len(after))
             sums = int(count_messages(before).sum()), int(count_messages(after).sum())
@@ -89,7 +110,8 @@ def preview_steps(batches: Sequence[pa.RecordBatch], config: CleanConfig, mask: 
                     shown[kind] += 1
                     example = _example(entry, before, after, mask)
                     (view.dropped if entry.id in rows_dropped else view.changed).append(example)
-    return list(views.values())
+        cleaned.append(left)
+    return list(views.values()), cleaned
 
 
 def segments(text: str) -> list[Segment]:
@@ -126,6 +148,23 @@ def compare(before: str, after: str) -> list[Segment]:
     return _private_apart(_shortened([(kind, text) for kind, text in found if text]))
 
 
+def row_of(batch: pa.RecordBatch, id: str) -> dict[str, Any] | None:
+    """The record of an id as Python values, when the batch has it."""
+    index = pc.index(batch.column("id"), id).as_py()
+    return batch.slice(index, 1).to_pylist()[0] if index >= 0 else None
+
+
+def texts_of(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a record says, each with its role."""
+    texts = [("document", row["text"])] if row["text"] else []
+    return texts + [(turn["role"], turn["content"] or turn["tool_calls"] or "") for turn in row["messages"] or ()]
+
+
+def place_of(row: dict[str, Any]) -> str:
+    """Where a record comes from, in words."""
+    return f"{row['source']['file']}, line {row['source']['line']}"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -143,24 +182,14 @@ def _examples(entries: list[Entry], rows_dropped: set[str]) -> list[Entry]:
 
 
 def _example(entry: Entry, before: pa.RecordBatch, after: pa.RecordBatch, mask: Mask) -> Example:
-    old, new = _row(before, entry.id), _row(after, entry.id)
+    old, new = row_of(before, entry.id), row_of(after, entry.id)
     assert old is not None, entry
-    place = f"{old['source']['file']}, line {old['source']['line']}"
+    place = place_of(old)
     if new is None:
-        texts = [(role, segments(mask(text))) for role, text in _texts(old)[:6]]
+        texts = [(role, segments(mask(text))) for role, text in texts_of(old)[:6]]
     else:
-        texts = _changes(_texts(old), _texts(new), mask)
+        texts = _changes(texts_of(old), texts_of(new), mask)
     return Example(place, entry.rule, entry.detail, texts)
-
-
-def _row(batch: pa.RecordBatch, id: str) -> dict[str, Any] | None:
-    index = pc.index(batch.column("id"), id).as_py()
-    return batch.slice(index, 1).to_pylist()[0] if index >= 0 else None
-
-
-def _texts(row: dict[str, Any]) -> list[tuple[str, str]]:
-    texts = [("document", row["text"])] if row["text"] else []
-    return texts + [(turn["role"], turn["content"] or turn["tool_calls"] or "") for turn in row["messages"] or ()]
 
 
 def _changes(old: list[tuple[str, str]], new: list[tuple[str, str]], mask: Mask) -> list[tuple[str, list[Segment]]]:

@@ -26,6 +26,8 @@ from ownchat.clean.shingles import Folded, whole
 from ownchat.clean.signatures import concatenate, sides, signatures
 from ownchat.clean.sketches import FORM_SAMPLE, SketchWriter, learn_forms
 from ownchat.clean.steps import run_steps, steps_for
+from ownchat.clean.topic import SAMPLE as TOPIC_SAMPLE
+from ownchat.clean.topic import Topic, learn_topic, read_description
 from ownchat.config import CleanConfig
 from ownchat.data.ledger import Ledger
 from ownchat.data.processes import Message, Tell, serve, work_through
@@ -36,7 +38,9 @@ LEAST_BYTES = 16_000_000  # of parquet; below, a process is not worth its start
 MOST_WORKERS = 4  # when nobody says how many: each holds about a quarter of a gigabyte
 _BATCH_BYTES = 4_000_000  # of text worked on at a time
 _ROWS = 1024
-DONE, HASHES, FOUND, FORMS = "done.json", "signatures.npz", "contaminated.npz", "forms.npy"
+DONE, HASHES, FOUND, FORMS, TOPIC = "done.json", "signatures.npz", "contaminated.npz", "forms.npy", "topic.npz"
+
+Job = tuple[Path, Path]  # a shard, and the folder that it leaves
 
 
 @dataclass
@@ -64,59 +68,64 @@ class Dropped:
             self.examples.append(example)
 
 
-def learn(paths: Sequence[Path], stored: Path) -> Learned:
+def learn(paths: Sequence[Path], stored: Path) -> None:
     """What the steps must know of all records before they see one; kept in ``stored`` for the workers."""
-    learned = Learned()
     if not stored.exists():
+        learned = Learned()
         for path in paths:
             for batch in small_batches(path):
                 learned.learn(batch)
-        kept = {"records": learned.records, "texts": learned.texts, "longest": learned.longest}
-        aside = stored.with_suffix(".tmp.npz")
-        np.savez(
-            aside, cells=learned.lines._cells, total=learned.lines.total, rest=np.array(json.dumps(kept))
-        )  # fmt: skip
-        os.replace(aside, stored)
-    return load_learned(stored)
-
-
-def load_learned(stored: Path) -> Learned:
-    """What :func:`learn` stored."""
-    learned = Learned()
-    with np.load(stored) as arrays:
-        learned.lines._cells, learned.lines.total = arrays["cells"], int(arrays["total"])
-        kept = json.loads(str(arrays["rest"]))
-    longest = {name: (length, count) for name, (length, count) in kept["longest"].items()}
-    return Learned(learned.lines, kept["records"], kept["texts"], longest)
+        learned.save(stored)
 
 
 def find_forms(paths: Sequence[Path], stored: Path) -> None:
     """Learn forms (:func:`~ownchat.clean.sketches.learn_forms`) from some thousand records, evenly taken."""
-    rows = sum(pq.read_metadata(path).num_rows for path in paths)
-    step = max(1, rows // FORM_SAMPLE)
 
     def sampled() -> Iterator[Folded]:
-        start = 0
-        for path in paths:
-            for batch in small_batches(path):
-                chosen = np.arange(-start % step, len(batch), step)
-                start += len(batch)
-                if len(chosen):
-                    said = sides(batch.take(pa.array(chosen)))
-                    yield whole(said.asked, said.answered)
+        for batch in _sample(paths, FORM_SAMPLE):
+            said = sides(batch)
+            yield whole(said.asked, said.answered)
 
     aside = stored.with_suffix(".tmp.npy")
     np.save(aside, learn_forms(sampled()))
     os.replace(aside, stored)
 
 
+def find_topic(paths: Sequence[Path], stored: Path, topic: str) -> None:
+    """Learn what the records are about (:func:`~ownchat.clean.topic.learn_topic`) from some thousand of them."""
+    aside = stored.with_suffix(".tmp.npz")
+    learn_topic(_sample(paths, TOPIC_SAMPLE), read_description(topic)).save(aside)
+    os.replace(aside, stored)
+
+
+def _sample(paths: Sequence[Path], count: int) -> Iterator[pa.RecordBatch]:
+    """About ``count`` records, evenly taken."""
+    sizes = [pq.read_metadata(path).num_rows for path in paths]
+    step = max(1, sum(sizes) // count)
+    start = 0
+    for path, rows in zip(paths, sizes, strict=True):
+        if -start % step >= rows:  # of many shards most have none
+            start += rows
+            continue
+        for batch in small_batches(path):
+            chosen = np.arange(-start % step, len(batch), step)
+            start += len(batch)
+            if len(chosen):
+                yield batch.take(pa.array(chosen))
+
+
 def first_pass(
-    paths: Sequence[Path], work: Path, config: CleanConfig, workers: int | None, advance: Callable[..., None]
+    paths: Sequence[Path],
+    work: Path,
+    config: CleanConfig,
+    workers: int | None,
+    advance: Callable[..., None],
+    elsewhere: Elsewhere | None = None,
 ) -> Iterator[Path]:
     """The folder of each shard in order; those that are there are not made again.
 
     ``work`` may hold what was learned and what to look for (``learned.npz``, ``examination/``). ``advance`` is called
-    with numbers of records, from this thread only.
+    with numbers of records, from this thread only. ``elsewhere`` does the work in place of processes on this machine.
     """
     jobs = [(path, work / f"{number:05d}") for number, path in enumerate(paths)]
     left = [job for job in jobs if not job[1].exists()]
@@ -124,7 +133,9 @@ def first_pass(
     for path, folder in jobs:
         if folder.exists():
             advance(pq.read_metadata(path).num_rows)
-    if count > 1 and sum(path.stat().st_size for path, _ in left) >= LEAST_BYTES:
+    if elsewhere is not None and left:
+        elsewhere(left, Tools.load(work, config), advance)
+    elif count > 1 and sum(path.stat().st_size for path, _ in left) >= LEAST_BYTES:
         _in_processes(left, work, config, count, advance)
     elif left:
         tools = Tools.load(work, config)
@@ -135,12 +146,13 @@ def first_pass(
 
 @dataclass(frozen=True)
 class Tools:
-    """What the work on a shard needs."""
+    """What the work on a shard needs; it can be pickled."""
 
     config: CleanConfig
     forms: np.ndarray
     learned: Learned | None
     examination: Examination | None
+    topic: Topic | None = None
 
     @staticmethod
     def load(work: Path, config: CleanConfig) -> Tools:
@@ -148,9 +160,13 @@ class Tools:
         return Tools(
             config,
             np.load(work / FORMS),
-            load_learned(learned) if learned.exists() else None,
+            Learned.load(learned) if learned.exists() else None,
             Examination.load(examination) if (examination / "names.json").exists() else None,
+            Topic.load(work / TOPIC) if (work / TOPIC).exists() else None,
         )
+
+
+Elsewhere = Callable[[Sequence[Job], Tools, Callable[..., None]], None]
 
 
 def clean_shard(path: Path, folder: Path, tools: Tools, advance: Callable[..., None]) -> None:
@@ -158,7 +174,7 @@ def clean_shard(path: Path, folder: Path, tools: Tools, advance: Callable[..., N
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    steps = steps_for(tools.config, tools.learned)
+    steps = steps_for(tools.config, tools.learned, tools.topic)
     ledger, parts, found, start = Ledger(aside), [], [], 0
     with (
         ShardWriter(aside) as kept,
@@ -221,7 +237,7 @@ def small_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _in_processes(
-    jobs: Sequence[tuple[Path, Path]], work: Path, config: CleanConfig, count: int, advance: Callable[..., None]
+    jobs: Sequence[Job], work: Path, config: CleanConfig, count: int, advance: Callable[..., None]
 ) -> None:
     setup = {"work": str(work), "config": config.model_dump(mode="json")}
     shards = [{"path": str(path), "folder": str(folder)} for path, folder in jobs]

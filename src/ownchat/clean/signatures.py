@@ -5,7 +5,7 @@ About a hundred bytes a record stay in memory while any number of shards goes by
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +21,18 @@ SHORT_OPENING = 16  # characters: "Hi there!" is a greeting, the question comes 
 REPLY_WORDS = 4  # an answer of fewer words is a label ("yes", "card_arrival"), shared by what has little in common
 LONG_REPLY = 8  # words: a reply of as many must not stand on both sides of a split, wherever in a conversation it is
 _LONGEST = 1_000_000  # characters of one message or document that are compared with other texts
+
+
+Order = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def in_order(keys: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The indices of ``keys`` in ascending order; equal ones in order of ``other``, then as they stand.
+
+    >>> in_order(np.array([2, 1, 2, 2]), np.array([5, 5, 4, 5])).tolist()
+    [1, 2, 0, 3]
+    """
+    return np.lexsort((other, keys))
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from ownchat.clean.shingles import (
     without_runs,
     word_hashes,
 )
+from ownchat.clean.signatures import Order, in_order
 from ownchat.clean.words import mix
 
 FORM_RUN, FORM_SHARE = 13, 0.01  # words in a row that stand in 1 % of the records are a form: an instruction, a footer
@@ -165,7 +166,9 @@ def own_parts(both: Folded, forms: np.ndarray | None) -> Folded:
     return gather(left, chosen, chosen, count)
 
 
-def candidates(sketches: Sketches, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def candidates(
+    sketches: Sketches, members: np.ndarray, in_order: Order = in_order
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs ``(first < second)`` that share a band, band by band and in parts of a bounded size.
 
     In a band that more than 64 records share each is paired with the 64 that come next in order of another band.
@@ -173,7 +176,7 @@ def candidates(sketches: Sketches, members: np.ndarray) -> Iterator[tuple[np.nda
     keys = sketches.band(BANDS - 1)[members]
     for number in range(BANDS):
         other, keys = keys, sketches.band(number)[members]
-        order = np.lexsort((other, keys))
+        order = in_order(keys, other)
         ordered = keys[order]
         alive = np.flatnonzero(ordered != 0)
         found: list[tuple[np.ndarray, np.ndarray]] = []

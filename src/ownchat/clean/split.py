@@ -15,7 +15,7 @@ from hashlib import blake2b
 import numpy as np
 
 from ownchat.artifacts import SPLITS
-from ownchat.clean.signatures import Signatures
+from ownchat.clean.signatures import Order, Signatures, in_order
 from ownchat.errors import DataError
 
 TRAIN, VALID, TEST = range(3)
@@ -27,15 +27,18 @@ _HALF = 0.5  # where it does not reach as much, relations that are less than cop
 Links = tuple[np.ndarray, np.ndarray]  # records, and a key for each: equal keys join
 
 
-def first_copies(content: np.ndarray) -> np.ndarray:
+def first_copies(content: np.ndarray, order: Order = in_order) -> np.ndarray:
     """For each record the index of the first one with the same content: itself, when it is no copy.
 
     >>> first_copies(np.array([[1, 1], [2, 2], [1, 1]], np.uint64)).tolist()
     [0, 1, 0]
     """
-    pairs = np.ascontiguousarray(content).view([("high", "<u8"), ("low", "<u8")]).ravel()
-    _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
-    return first[inverse.ravel()]
+    ordered = order(content[:, 0], content[:, 1])
+    starts = np.ones(len(content), bool)
+    starts[1:] = (content[ordered[1:]] != content[ordered[:-1]]).any(axis=1)
+    first = np.empty(len(content), np.int64)
+    first[ordered] = ordered[starts][np.cumsum(starts) - 1]
+    return first
 
 
 def components(

@@ -25,20 +25,27 @@ import pyarrow.parquet as pq
 
 from ownchat import artifacts
 from ownchat.artifacts import SPLITS, Report
-from ownchat.clean.batches import count_messages
+from ownchat.clean.batches import count_messages, with_tag
+from ownchat.clean.cluster import connect
+from ownchat.clean.contradictions import RULE as CONTRADICTION
+from ownchat.clean.contradictions import TAG as CONTRADICTORY
+from ownchat.clean.contradictions import Found, find_contradictions, settle
 from ownchat.clean.decontaminate import Examination, contaminated, read_examination
 from ownchat.clean.leaks import count_leaks
+from ownchat.clean.mentions import MentionCounts
 from ownchat.clean.near import Near, find_near
 from ownchat.clean.sections import FEW_DOCUMENTS, LONG_DOCUMENT, paragraphs, sections, sentences, stretches
-from ownchat.clean.shards import DONE, FORMS, FOUND, HASHES, Dropped, find_forms, first_pass, learn
-from ownchat.clean.signatures import Signatures, concatenate
+from ownchat.clean.shards import DONE, FORMS, FOUND, HASHES, TOPIC, Dropped, find_forms, find_topic, first_pass, learn
+from ownchat.clean.signatures import Order, Signatures, concatenate, in_order
 from ownchat.clean.sketches import Sketches
 from ownchat.clean.split import TEST, TRAIN, VALID, components, connected, deal, first_copies
 from ownchat.clean.steps import needs_learning
+from ownchat.clean.topic import description_file
 from ownchat.clean.trimming import without_replies
 from ownchat.config import CleanConfig, Config
 from ownchat.data.ledger import Entry, Fate, Ledger
 from ownchat.data.records import SCHEMA, Record, ShardWriter, read_batches, shards
+from ownchat.data.remote import existing
 from ownchat.errors import DataError
 from ownchat.monitor.progress import progress
 
@@ -55,11 +62,10 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
     :class:`~ownchat.errors.DataError` when no record is left, too few for three splits, or a file to decontaminate
     against cannot be read.
     """
-    against = {f"decontaminate-{number}": Path(path) for number, path in enumerate(config.clean.decontaminate)}
-    for path in against.values():
-        if not path.exists():
-            raise DataError("there is no such file", where=str(path), fix="check clean.decontaminate")
-    key = artifacts.stage_key(config, SECTIONS, {**inputs, **against})
+    against = {f"decontaminate-{number}": existing(path) for number, path in enumerate(config.clean.decontaminate)}
+    described = description_file(config.clean.topic) if config.clean.off_topic != "off" else None
+    named = {"topic": described} if described else {}
+    key = artifacts.stage_key(config, SECTIONS, {**inputs, **against, **named})
     if (report := artifacts.completed(output, key)) is not None:
         return report
     start, paths, work = time.monotonic(), shards(inputs["data"]), _resume(output, key)
@@ -69,12 +75,17 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
         dropped = Dropped(stack.enter_context(ShardWriter(output / "dropped")))
         advance = stack.enter_context(progress("clean", 2 * num_rows, "records"))
         examination = _examination(config, work) if against else None
+        cluster = stack.enter_context(connect(config.data.workers)) if config.data.engine == "ray" else None
+        order = cluster.order if cluster else in_order
         if needs_learning(config.clean):
-            learn(paths, work / "learned.npz")
+            (cluster.learn if cluster else learn)(paths, work / "learned.npz")
         if not (work / FORMS).exists():
             find_forms(paths, work / FORMS)
+        if config.clean.off_topic != "off" and not (work / TOPIC).exists():
+            find_topic(paths, work / TOPIC, config.clean.topic)
         folders = []
-        for folder in first_pass(paths, work, config.clean, config.data.workers, advance):
+        elsewhere = cluster.clean if cluster else None
+        for folder in first_pass(paths, work, config.clean, config.data.workers, advance, elsewhere):
             _take_books(folder, ledger, dropped)
             if (folder / HASHES).exists():
                 folders.append(folder)
@@ -82,9 +93,10 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
             raise _all_dropped(ledger)
         hashes = concatenate(Signatures.load(folder / HASHES) for folder in folders)
         sketches = stack.enter_context(Sketches(folders))
-        plan = _plan(hashes, sketches, folders, examination, config.clean, work)
+        plan = _plan(hashes, sketches, folders, examination, config.clean, work, order)
         writers = [stack.enter_context(ShardWriter(output / name)) for name in SPLITS]
-        _write(plan, hashes, _batches(folders), ledger, dropped, writers, advance)
+        mentions = MentionCounts() if config.clean.mention_counts else None
+        _write(plan, hashes, _batches(folders), ledger, dropped, writers, advance, mentions)
         leaks = _leaks(plan, hashes, sketches)
     sizes = {name: writer.rows for name, writer in zip(SPLITS, writers, strict=True)}
     details = {
@@ -98,6 +110,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
         "stock_replies": len(plan.stock),
         "leaks": leaks,
         "near_duplicates": plan.examples,
+        "contradictions": plan.contradictions,
+        "mentions": mentions.by_source if mentions else {},
         "examination": examination.files if examination else [],
         "dropped": dropped.examples,
     }  # fmt: skip
@@ -169,6 +183,8 @@ class _Plan:
     largest: int  # records in the largest component
     stock: np.ndarray  # keys of replies that valid and test must not keep
     examples: list[dict[str, Any]]  # near duplicates beside what is kept
+    tagged: dict[int, str]  # records that contradict another one -> what they disagree on
+    contradictions: dict[str, Any]  # how many, and a few with both texts
 
 
 def _plan(
@@ -178,6 +194,7 @@ def _plan(
     examination: Examination | None,
     config: CleanConfig,
     work: Path,
+    order: Order,
 ) -> _Plan:
     everyone, ids = np.arange(len(hashes)), hashes.ids
     lost: dict[int, tuple[str, str, str]] = {}
@@ -187,16 +204,25 @@ def _plan(
             lost[index] = ("contaminated", ids[index].decode(), f"text of {place}")
     clear = np.setdiff1d(everyone, np.fromiter(lost, np.int64))
     copy_of = everyone.copy()
-    copy_of[clear] = clear[first_copies(hashes.content[clear])]
+    copy_of[clear] = clear[first_copies(hashes.content[clear], order)]
     first = clear[copy_of[clear] == clear]
     # Of preferences it matters which answer was chosen: only equal ones are dropped.
-    near = _near(sketches, first, ~hashes.is_preference, work)
+    near = _near(sketches, first, ~hashes.is_preference, work, order)
     if config.exact_duplicates:
         lost |= {i: ("exact duplicate", ids[copy_of[i]].decode(), "") for i in clear[copy_of[clear] != clear].tolist()}
+    # Who contradicts another one is no copy of it, however alike they are.
+    opposed = Found([], 0)
+    if config.contradictions != "off":
+        opposed = find_contradictions(lambda: _batches(folders), first)
+    contradicted, tagged = settle(opposed, ids, drop=config.contradictions == "drop")
+    lost |= contradicted
+    apart = {(pair.first, pair.second) for pair in opposed.pairs}
     examples: list[dict[str, Any]] = []
     if config.near_duplicates:
         for index in np.flatnonzero(near.kept != everyone).tolist():
             best, detail = int(near.kept[index]), f"Jaccard similarity {near.similarity[index]:.2f}"
+            if index in lost or best in contradicted or (min(index, best), max(index, best)) in apart:
+                continue
             lost[index] = ("near duplicate", ids[best].decode(), detail)
             if len(examples) < _EXAMPLES:
                 texts = {"dropped": sketches.texts(index), "kept": sketches.texts(best)}
@@ -210,7 +236,7 @@ def _plan(
             fix="look at the files, or switch the rule off",
         )
     # What is lost still links: its customer's other rows must not stand in another split than the row it equals.
-    linked = connected([hashes.group, first_copies(hashes.content) + 1, near.kept + 1])
+    linked = connected([hashes.group, first_copies(hashes.content, order) + 1, near.kept + 1])
     labels = components(hashes.take(kept), connected([linked + 1, near.related + 1])[kept])
     alone = kept[(hashes.is_document & (hashes.group == 0))[kept] & (np.bincount(labels)[labels] == 1)]
     cut: dict[int, list[tuple[int, Record]]] = {}
@@ -228,7 +254,12 @@ def _plan(
         pairs = np.unique(np.stack([dealt.splits, dealt.labels]), axis=1)[0]
     made = [split for sections in cut.values() for split, _ in sections]
     train, valid, test = (int((pairs == split).sum()) + made.count(split) for split in range(3))
-    return _Plan(lost, splits, cut, (train, valid, test), largest, stock, examples)
+    contradictions = {"pairs": len(opposed.pairs), "not_compared": opposed.left_out, "examples": [
+        {"ids": [ids[pair.first].decode(), ids[pair.second].decode()], "detail": pair.detail,
+         "question": pair.question[:160], "answers": [answer[:160] for answer in pair.answers]}
+        for pair in opposed.pairs[:_EXAMPLES]]}  # fmt: skip
+    tagged = {index: detail for index, detail in tagged.items() if index not in lost}
+    return _Plan(lost, splits, cut, (train, valid, test), largest, stock, examples, tagged, contradictions)
 
 
 def _found(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -242,10 +273,10 @@ def _found(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     return rows, runs
 
 
-def _near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, work: Path) -> Near:
+def _near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, work: Path, order: Order) -> Near:
     """The search for near duplicates, which a killed run need not repeat."""
     if not (work / _NEAR).exists():
-        find_near(sketches, members, can_go).save(work / f"tmp-{_NEAR}")
+        find_near(sketches, members, can_go, order).save(work / f"tmp-{_NEAR}")
         os.replace(work / f"tmp-{_NEAR}", work / _NEAR)
     return Near.load(work / _NEAR)
 
@@ -295,11 +326,18 @@ def _write(
     dropped: Dropped,
     writers: list[ShardWriter],
     advance: Callable[..., None],
+    mentions: MentionCounts | None,
 ) -> None:
     start = 0
     for batch in batches:
         indices = np.arange(start, start + len(batch))
         start += len(batch)
+        if tagged := [index for index in indices.tolist() if index in plan.tagged]:
+            batch = with_tag(batch, np.array(tagged) - indices[0], CONTRADICTORY)
+            for index in tagged:
+                ledger.event("row", hashes.ids[index].decode(), "changed", CONTRADICTION, detail=plan.tagged[index])
+        if mentions is not None:
+            mentions.add(batch.filter(pa.array([index not in plan.lost for index in indices.tolist()])))
         trimmed = _trimmed(plan, hashes, indices)
         for split, name in enumerate(SPLITS):
             chosen = plan.splits[indices] == split

@@ -38,6 +38,7 @@ from ownchat.clean.language import filter_languages
 from ownchat.clean.noise import drop_bot_noise, drop_cut_turns, drop_greetings, drop_system_lines
 from ownchat.clean.private.step import redact_private
 from ownchat.clean.quality import filter_length, filter_quality
+from ownchat.clean.topic import Topic, filter_topic
 from ownchat.clean.toxicity import flag_toxic
 from ownchat.config import CleanConfig
 from ownchat.data.ledger import Entry
@@ -108,6 +109,7 @@ STEPS: tuple[tuple[Callable[..., Cleaned], Callable[[CleanConfig], bool]], ...] 
     (filter_languages, lambda config: config.detect_language or bool(config.languages)),
     (filter_length, lambda config: config.min_words > 0 or config.max_words is not None),
     (filter_quality, lambda config: bool(config.quality_rules)),
+    (filter_topic, lambda config: config.off_topic != "off"),
     (flag_toxic, lambda config: config.toxicity != "off"),
     (redact_private, lambda config: bool(config.private_types or config.private_deny)),
 )
@@ -123,22 +125,28 @@ SWITCHES: dict[Callable[..., Cleaned], str] = {
     filter_languages: "languages",
     filter_length: "min_words",
     filter_quality: "quality_rules",
+    filter_topic: "off_topic",
     flag_toxic: "toxicity",
     redact_private: "private_types",
 }
-_SETTINGS: dict[Callable[..., Cleaned], Callable[[CleanConfig, Learned], dict[str, Any]]] = {
-    cut_boilerplate: lambda config, learned: {"learned": learned, "share": config.boilerplate_share},
-    drop_cut_turns: lambda config, learned: {"limits": learned.limits()},
-    filter_languages: lambda config, learned: {"languages": config.languages},
-    filter_length: lambda config, learned: {"min_words": config.min_words, "max_words": config.max_words},
-    filter_quality: lambda config, learned: {
+_SETTINGS: dict[Callable[..., Cleaned], Callable[[CleanConfig, Learned, Topic | None], dict[str, Any]]] = {
+    cut_boilerplate: lambda config, learned, topic: {"learned": learned, "share": config.boilerplate_share},
+    drop_cut_turns: lambda config, learned, topic: {"limits": learned.limits()},
+    filter_languages: lambda config, learned, topic: {"languages": config.languages},
+    filter_length: lambda config, learned, topic: {"min_words": config.min_words, "max_words": config.max_words},
+    filter_quality: lambda config, learned, topic: {
         "families": config.quality_rules,
         "scope": config.quality_scope,
         "sizes": learned.records,
         "least": config.quality_documents,
     },
-    flag_toxic: lambda config, learned: {"drop": config.toxicity == "drop"},
-    redact_private: lambda config, learned: {
+    filter_topic: lambda config, learned, topic: {
+        "topic": topic,
+        "most": config.topic_distance,
+        "drop": config.off_topic == "drop",
+    },
+    flag_toxic: lambda config, learned, topic: {"drop": config.toxicity == "drop"},
+    redact_private: lambda config, learned, topic: {
         "types": config.private_types,
         "allow": config.private_allow,
         "deny": config.private_deny,
@@ -153,11 +161,16 @@ def needs_learning(config: CleanConfig) -> bool:
     return config.boilerplate or config.cut_turns or bool(config.quality_rules)
 
 
-def steps_for(config: CleanConfig, learned: Learned | None = None) -> list[tuple[str, Step]]:
-    """The steps that are switched on, each with its name and ready to be called with a batch."""
+def steps_for(
+    config: CleanConfig, learned: Learned | None = None, topic: Topic | None = None
+) -> list[tuple[str, Step]]:
+    """The steps that are switched on, each with its name and ready to be called with a batch.
+
+    ``learned`` and ``topic``: what was found out about all records before.
+    """
     learned = learned or Learned()
     return [
-        (step.__name__, partial(step, **_SETTINGS[step](config, learned)) if step in _SETTINGS else step)
+        (step.__name__, partial(step, **_SETTINGS[step](config, learned, topic)) if step in _SETTINGS else step)
         for step, is_on in STEPS
         if is_on(config)
     ]

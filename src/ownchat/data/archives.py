@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ownchat.data.files import Found, compression_of, is_media, office_format, open_compressed
+from ownchat.data.files import Found, compression_of, is_media, office_format
+from ownchat.data.remote import ROOM_LEFT, Location, RemoteFile, fetched, size_of
+from ownchat.data.streams import open_compressed
 
 MOST_GROWTH = 200  # times the archive's size (text shrinks to a tenth, a repetitive log to a fiftieth) ...
 ALWAYS_ALLOWED = 512_000_000  # ... but so many bytes in any case
 MOST_MEMBERS = 500_000
 DEEPEST = 3  # archives in archives
-ROOM_LEFT = 500_000_000  # bytes that stay free on the disk
 
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, RuntimeError,
@@ -53,14 +54,18 @@ def expand(found: Iterable[Found], room: Path) -> Iterator[Found]:
         if one.skipped or not (kind := archive_kind(one.path)):
             yield one
             continue
-        budget = _Budget(max(ALWAYS_ALLOWED, MOST_GROWTH * one.path.stat().st_size), number)
-        yield from _unpack(one, kind, room, budget, depth=1)
+        budget = _Budget(max(ALWAYS_ALLOWED, MOST_GROWTH * size_of(one.path)), number)
+        if isinstance(one.path, RemoteFile):
+            with fetched(one.path, room) as path:
+                yield from _unpack(path, one.name, kind, room, budget, depth=1)
+        else:
+            yield from _unpack(one.path, one.name, kind, room, budget, depth=1)
 
 
-def archive_kind(path: Path) -> str:
+def archive_kind(path: Location) -> str:
     """``"zip"``, ``"tar"``, ``"one"`` (a compressed document), or empty: a text, an Office document, an e-book."""
     try:
-        with open(path, "rb") as file:
+        with open_compressed(path) as file:
             head = file.read(512)
         if head.startswith(b"PK\x03\x04"):
             return "" if office_format(path) else "zip"
@@ -74,11 +79,11 @@ def archive_kind(path: Path) -> str:
         return ""
 
 
-def _unpack(one: Found, kind: str, room: Path, budget: _Budget, *, depth: int) -> Iterator[Found]:
+def _unpack(path: Path, name: str, kind: str, room: Path, budget: _Budget, *, depth: int) -> Iterator[Found]:
     members: list[Found] = []
     problem = ""
     try:
-        for member in {"zip": _zip, "tar": _tar, "one": _compressed}[kind](one, room, budget):
+        for member in {"zip": _zip, "tar": _tar, "one": _compressed}[kind](path, name, room, budget):
             members.append(member)
             if len(members) >= MOST_MEMBERS:
                 problem = f"it has more than {MOST_MEMBERS:,} members"
@@ -88,60 +93,64 @@ def _unpack(one: Found, kind: str, room: Path, budget: _Budget, *, depth: int) -
     except _DAMAGE as error:
         problem = f"the archive is damaged: {error or type(error).__name__}"
     if problem:
-        members.append(Found(one.path, f"{one.name}/…", problem, "archive"))
-    yield Found(one.path, one.name, members=len(members))
+        members.append(Found(path, f"{name}/…", problem, "archive"))
+    yield Found(path, name, members=len(members))
     for member in members:
-        inner = "" if member.skipped else archive_kind(member.path)
+        if member.skipped:
+            yield member
+            continue
+        assert isinstance(member.path, Path)  # we wrote it
+        inner = archive_kind(member.path)
         if inner and depth >= DEEPEST:
             yield Found(member.path, member.name, f"archives in archives, more than {DEEPEST} deep", "archive")
         elif inner:
-            yield from _unpack(member, inner, room, budget, depth=depth + 1)
+            yield from _unpack(member.path, member.name, inner, room, budget, depth=depth + 1)
         else:
             yield member
 
 
-def _zip(one: Found, room: Path, budget: _Budget) -> Iterator[Found]:
-    with zipfile.ZipFile(one.path) as archive:
+def _zip(path: Path, whole: str, room: Path, budget: _Budget) -> Iterator[Found]:
+    with zipfile.ZipFile(path) as archive:
         names: set[str] = set()
         for info in archive.infolist():
             if info.is_dir():
                 continue
             name = _unique(info.filename, names)
-            label = f"{one.name}/{name}"
+            label = f"{whole}/{name}"
             if reason := _not_wanted(name):
-                yield Found(one.path, label, *reason)
+                yield Found(path, label, *reason)
             elif info.flag_bits & 1:
-                yield Found(one.path, label, "it needs a password: unpack it yourself", "archive")
+                yield Found(path, label, "it needs a password: unpack it yourself", "archive")
             else:
                 try:
                     with archive.open(info) as stream:
                         yield Found(_copy(stream, room, budget), label)
                 except _DAMAGE as error:
-                    yield Found(one.path, label, f"damaged in the archive: {error or type(error).__name__}", "archive")
+                    yield Found(path, label, f"damaged in the archive: {error or type(error).__name__}", "archive")
 
 
-def _tar(one: Found, room: Path, budget: _Budget) -> Iterator[Found]:
-    with tarfile.open(one.path, "r:*") as archive:
+def _tar(path: Path, whole: str, room: Path, budget: _Budget) -> Iterator[Found]:
+    with tarfile.open(path, "r:*") as archive:
         names: set[str] = set()
         for info in archive:
             if info.isdir():
                 continue
             name = _unique(info.name, names)
-            label = f"{one.name}/{name}"
+            label = f"{whole}/{name}"
             if not info.isfile():
-                yield Found(one.path, label, "not a regular file")
+                yield Found(path, label, "not a regular file")
             elif reason := _not_wanted(name):
-                yield Found(one.path, label, *reason)
+                yield Found(path, label, *reason)
             elif (stream := archive.extractfile(info)) is not None:
                 with stream:
                     yield Found(_copy(stream, room, budget), label)
 
 
-def _compressed(one: Found, room: Path, budget: _Budget) -> Iterator[Found]:
-    with open(one.path, "rb") as file:
+def _compressed(path: Path, whole: str, room: Path, budget: _Budget) -> Iterator[Found]:
+    with open(path, "rb") as file:
         compression = compression_of(file.read(16))
-    with open_compressed(one.path, compression) as stream:
-        yield Found(_copy(stream, room, budget), f"{one.name}/{Path(one.name).stem}")
+    with open_compressed(path, compression) as stream:
+        yield Found(_copy(stream, room, budget), f"{whole}/{Path(whole).stem}")
 
 
 def _not_wanted(name: str) -> tuple[str, str] | None:

@@ -5,8 +5,6 @@ Every byte of a text file is checked once before its first row is handed on.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
 import os
@@ -20,6 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from ownchat.data.encodings import CHUNK, Decoding, find_decoding, register_mixed
+from ownchat.data.remote import Location, Remote, RemoteFile, Source, fetch, is_readable, size_of
+from ownchat.data.streams import Beginning, WithoutNuls, open_compressed
 from ownchat.errors import DataError
 
 SAMPLE_CHARS = 256_000
@@ -41,6 +41,7 @@ _MEDIA_MAGIC = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"OggS", b"ID3", b"fLaC", b"\x1aE\xdf\xa3", b"RIFF", b"\0\0\1\0",
 )  # fmt: skip
 _BINARY_FORMATS = {b"%PDF": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+_IN_RANGES = ("parquet", "arrow")  # large ones, of which their reader takes one stretch after the other
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
 _PICTURES = "jpg jpeg png gif webp heic heif bmp tif tiff svg ico"
@@ -56,12 +57,12 @@ class UnreadableFile(DataError):
 
 @dataclass(frozen=True)
 class Found:
-    """A path in the source and its name there; ``skipped`` says why it is not read (hidden, a link, ...).
+    """A file or an object in the source and its name there; ``skipped`` says why it is not read (hidden, a link, ...).
 
     ``rule`` is the ledger's word for that. ``members``: an archive that was unpacked to so many files of their own.
     """
 
-    path: Path
+    path: Location
     name: str  # relative to the source: the same on every machine
     skipped: str = ""
     rule: str = "special"
@@ -72,7 +73,7 @@ class Found:
 class InputFile:
     """A file that is known to decode (:meth:`open_text`), or one of the binary formats that have a ``magic``."""
 
-    path: Path
+    path: Location
     name: str
     decoding: Decoding = _TEXT
     compression: str = ""  # gzip | bzip2 | xz
@@ -80,6 +81,7 @@ class InputFile:
     beginning: str | None = ""  # the sample; None: read again when asked for
     whole: bool = True  # the sample is all of it
     on_bytes: Callable[[int], None] | None = field(default=None, compare=False)
+    room: Path | None = None  # where an object becomes a file for a while; none: the system's folder for such
     most_bytes: int | None = None  # a preview reads no further; formats with a magic are always read whole
 
     @property
@@ -89,7 +91,7 @@ class InputFile:
     @property
     def size(self) -> int:
         """Bytes on disk, compressed ones where it is compressed."""
-        return self.path.stat().st_size
+        return size_of(self.path)
 
     @property
     def suffix(self) -> str:
@@ -125,18 +127,20 @@ class InputFile:
         return self if self.magic else replace(self, beginning=None)
 
     def open_binary(self) -> BinaryIO:
-        """The bytes, decompressed."""
+        """The bytes, decompressed. Formats with a magic are read to and fro: those of an object come here first."""
+        if self.magic and self.magic not in _IN_RANGES and isinstance(self.path, RemoteFile):
+            return fetch(self.path, self.room, self.on_bytes)
         stream = open_compressed(self.path, self.compression, self.on_bytes)
         if self.most_bytes is None or self.magic:
             return stream
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _Beginning(stream, self.most_bytes)), CHUNK))
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, Beginning(stream, self.most_bytes)), CHUNK))
 
     def open_text(self, newline: str | None = None) -> TextIO:
         """A text stream; ``newline`` as in :func:`open` (``""`` keeps line ends)."""
         register_mixed()
         stream = self.open_binary()
         if self.decoding.has_nuls:
-            stream = cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _WithoutNuls(stream)), CHUNK))
+            stream = cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, WithoutNuls(stream)), CHUNK))
         return io.TextIOWrapper(stream, encoding=self.encoding, errors=self.decoding.errors, newline=newline)
 
     def lines(self, newline: str | None = None) -> Iterator[tuple[int, str]]:
@@ -152,35 +156,40 @@ class InputFile:
                 yield number, line
 
 
-def find(sources: Sequence[Path]) -> list[Found]:
+def find(sources: Sequence[Source]) -> list[Found]:
     """All files under ``sources``, folders walked in sorted order; hidden and special ones are marked, not left out.
 
-    Raises :class:`~ownchat.errors.DataError` for a path that does not exist and a folder without any file.
+    Raises :class:`~ownchat.errors.DataError` for a path that does not exist and a folder without any file, and
+    :class:`~ownchat.data.storage.RemoteError` for storage without an object, or that refuses.
     """
     found: list[Found] = []
-    bases = [source.resolve().name for source in sources]
+    bases = [source.resolve().name if isinstance(source, Path) else source.name for source in sources]
     for number, source in enumerate(sources):
-        if not source.exists():
+        if isinstance(source, Path) and not source.exists():
             raise DataError("there is no such file or folder", where=str(source), fix="check the path")
         base = bases[number] if bases.count(bases[number]) == 1 else f"{number}-{bases[number]}"
+        prefix = f"{base}/" if len(sources) > 1 else ""
+        if isinstance(source, Remote):
+            found += _listed(source, prefix) if source.is_dir() else [Found(source.files[0], base)]
+            continue
         if not source.is_dir():
             found.append(Found(source, base, "" if source.is_file() else "not a regular file"))
             continue
-        inside = list(_walk(source, f"{base}/" if len(sources) > 1 else ""))
+        inside = list(_walk(source, prefix))
         if not inside:
             raise DataError("the folder is empty", where=str(source), fix="put the files to learn from into it")
         found += inside
     return found
 
 
-def open_file(path: Path, name: str, *, beginning_only: bool = False) -> InputFile:
+def open_file(path: Location, name: str, *, beginning_only: bool = False) -> InputFile:
     """Find out what a file is made of, and how it decodes.
 
     Reads all of it once, or only the start when ``beginning_only`` (to recognise its format). Raises
     :class:`UnreadableFile` for an empty, damaged or undecodable file, and binary ones that no reader knows.
     """
     try:
-        with open(path, "rb") as handle:
+        with open_compressed(path) as handle:
             head = handle.read(16)
         if magic := _binary_format(path, head, name):
             return InputFile(path, name, magic=magic)
@@ -214,10 +223,10 @@ def compression_of(head: bytes) -> str:
     return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), "")
 
 
-def office_format(path: Path) -> str:
+def office_format(path: Location) -> str:
     """What a zip file really is: ``"docx"``, ``"epub"``, ..., or empty: an archive of files."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_compressed(path) as stream, zipfile.ZipFile(stream) as archive:
             names = set(archive.namelist())
             if "mimetype" in names and archive.getinfo("mimetype").file_size < 200:
                 kind = archive.read("mimetype").decode("ascii", "replace").strip()
@@ -261,6 +270,35 @@ def _walk(folder: Path, prefix: str) -> Iterator[Found]:
             yield Found(path, name, "not a regular file")
 
 
+def _listed(source: Remote, prefix: str) -> Iterator[Found]:
+    """What :func:`_walk` finds in a folder with these files: the same names in the same order."""
+    start = len(source.prefix) + 1 if source.prefix else 0
+    boxes = ((file.key, box.start()) for file in source.files for box in re.finditer("/(cur|new)/", file.key))
+    maildirs = {key[:end] for key, end in boxes}  # there are no empty folders in storage: one of the two can be missing
+    hidden = ""  # the folder that was told last
+    for file in source.files:
+        name = file.key[start:]
+        folder = _hidden_part(name, file.key[:start], maildirs)
+        if folder and folder != hidden:
+            yield Found(file, prefix + folder, "hidden", "hidden")
+        elif not folder and not is_readable(name):
+            yield Found(file, prefix + name, "a part of its name is empty")
+        elif not folder:
+            media = is_media(file.name)
+            yield Found(file, prefix + name, "media" if media else "", "media" if media else "special")
+        hidden = folder or hidden
+
+
+def _hidden_part(name: str, start: str, maildirs: set[str]) -> str:
+    """A key up to its first hidden part, or nothing."""
+    parts = name.split("/")
+    for number, part in enumerate(parts, 1):
+        folder = "/".join(parts[:number])
+        if part.startswith(".") and start + folder not in maildirs:
+            return folder
+    return ""
+
+
 def _is_maildir(path: Path) -> bool:
     """Whether a folder holds mail, one file each: mail programs call a folder inside another ".Sent"."""
     return (path / "cur").is_dir() and (path / "new").is_dir()
@@ -272,7 +310,7 @@ def _looks_like_mail(beginning: bytes) -> bool:
     return bool(re.match(rb"[A-Za-z-]+: |From ", head)) and bool(re.search(rb"^(From|Received): ", head, re.MULTILINE))
 
 
-def _binary_format(path: Path, head: bytes, name: str) -> str:
+def _binary_format(path: Location, head: bytes, name: str) -> str:
     if head.startswith(b"PK\x03\x04"):
         if kind := office_format(path):
             return kind
@@ -288,85 +326,3 @@ def _refuse_binary(beginning: bytes, name: str) -> None:
             raise UnreadableFile(f"this is {what}, not text", where=name, fix="save or export it as text, CSV or JSON")
     if is_media("", beginning[:16]):
         raise UnreadableFile("this is a picture, a sound or a film, not text", where=name, fix="remove it")
-
-
-# ------------------------------------------------------------------------------------------------------- opening
-
-
-class _Counted(io.FileIO):
-    """A raw file that tells how many bytes were taken from it: compressed ones, as the folder shows them."""
-
-    def __init__(self, path: Path, on_bytes: Callable[[int], None]) -> None:
-        super().__init__(path, "rb")
-        self._on_bytes = on_bytes
-
-    def readinto(self, buffer: Any) -> int:
-        count = super().readinto(buffer)
-        self._on_bytes(count or 0)
-        return count or 0
-
-
-class _WithoutNuls(io.RawIOBase):
-    """A stream in which bytes of zero are spaces: damage, which no text format holds."""
-
-    def __init__(self, below: BinaryIO) -> None:
-        self._below = below
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._below.read(len(buffer))
-        buffer[: len(data)] = data.replace(b"\0", b" ")
-        return len(data)
-
-    def close(self) -> None:
-        self._below.close()
-        super().close()
-
-
-class _Beginning(io.RawIOBase):
-    """The first bytes of a stream, up to the last whole line of them."""
-
-    def __init__(self, below: BinaryIO, most: int) -> None:
-        self._below, self._left = below, most
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._below.read(min(len(buffer), self._left))
-        self._left -= len(data)
-        if data and not self._left and self._below.read(1):
-            data = data[: data.rfind(b"\n") + 1]
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._below.close()
-        super().close()
-
-
-class _Unzipped(gzip.GzipFile):
-    """A gzip stream that closes the file below it."""
-
-    def __init__(self, below: BinaryIO) -> None:
-        self._below = below
-        super().__init__(fileobj=below, mode="rb")
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
-
-
-def open_compressed(path: Path, compression: str, on_bytes: Callable[[int], None] | None = None) -> BinaryIO:
-    """The decompressed bytes of a file; ``on_bytes`` is told how many of the compressed ones were taken."""
-    raw = _Counted(path, on_bytes) if on_bytes else io.FileIO(path, "rb")
-    buffered = io.BufferedReader(raw, CHUNK)
-    if compression == "gzip":
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _Unzipped(buffered)), CHUNK))
-    if compression == "bzip2":
-        return cast(BinaryIO, bz2.BZ2File(buffered))
-    if compression == "xz":
-        return cast(BinaryIO, lzma.LZMAFile(buffered))
-    return buffered

@@ -13,6 +13,7 @@ from ownchat.data.plan import Task, as_data_error
 from ownchat.data.readers import FORMATS
 from ownchat.data.reading import Reading, row_id
 from ownchat.data.records import Record, ShardWriter, batched, message
+from ownchat.data.remote import size_of
 from ownchat.errors import DataError, LedgerError
 
 
@@ -43,7 +44,7 @@ def import_task(
             opened = open_file(path, name)
             if len(task.files) > 1:
                 opened = opened.without_sample()  # of thousands of mails: memory
-            files.append(replace(opened, on_bytes=_up_to(path.stat().st_size, on_bytes)))
+            files.append(replace(opened, on_bytes=_up_to(size_of(path), on_bytes), room=writer.directory))
         except UnreadableFile as error:
             _unreadable(name, error, ledger, outcome)
     if files:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ownchat.config import DataConfig
 from ownchat.data.files import Found, open_file
 from ownchat.data.readers import detect
+from ownchat.data.remote import Location, size_of
 from ownchat.errors import DataError, OwnchatError, printable
 
 CHUNK_BYTES = 48_000_000  # files that one process reads at a time; a shard's order of magnitude
@@ -19,8 +19,8 @@ class Task:
     """Files that are read as one: a single one, or all mails, or all days of a Slack export."""
 
     format: str
-    files: list[tuple[Path, str]]  # (path, name)
-    size: int  # bytes on disk
+    files: list[tuple[Location, str]]  # (place, name)
+    size: int  # bytes as they are stored
     confidence: float = 1.0
 
 
@@ -54,7 +54,7 @@ def make_plan(found: Iterable[Found], data: DataConfig, on_file: Callable[[], No
             except Exception as error:  # not only UnreadableFile: a library may raise anything on damaged input
                 plan.unreadable.append((one.name, as_data_error(error, one.name)))
                 continue
-            file, size = (one.path, one.name), one.path.stat().st_size
+            file, size = (one.path, one.name), size_of(one.path)
             if format.together is not None and format.name in together:
                 task = plan.tasks[together[format.name]]
                 task.files.append(file)

@@ -18,13 +18,14 @@ from ownchat.data.ledger import Entry
 from ownchat.data.plan import Task, make_plan
 from ownchat.data.readers import FORMATS, check_formats
 from ownchat.data.records import to_batch
+from ownchat.data.remote import Source
 
 MOST_BYTES = 16_000_000  # of each file: counts of larger ones are "at least"
 MOST_SECONDS = 10.0  # for each file, likewise
 MOST_PROBLEMS = 5
 
 
-def preview(config: Config, source: Path, rows: int = 3) -> list[dict[str, Any]]:
+def preview(config: Config, source: Source, rows: int = 3) -> list[dict[str, Any]]:
     """How each file under ``source`` would be understood, in the order of an import; writes nothing.
 
     Each item has ``file`` and either ``problem`` (why it is not read) or ``format``, ``confidence`` (0 to 1),

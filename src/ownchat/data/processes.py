@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ownchat.errors import OwnchatError
+from ownchat.errors import OwnchatError, UserError
 
 Message = dict[str, Any]
 Tell = Callable[[Message], None]
 END = "end"  # a message that has it is the last one of its job
+_REFUSED = "refused"  # [what, where, fix]: the job met a person's mistake, or a server that is away
 
 
 def work_through(
@@ -28,7 +29,8 @@ def work_through(
     """What ``count`` processes tell about the jobs, as (number of the job, message), in the order in which it comes.
 
     Each process gets ``setup`` once. They are ended with this generator. Raises
-    :class:`~ownchat.errors.OwnchatError` when one of them dies; ``doing`` is the word for that: "reading".
+    :class:`~ownchat.errors.OwnchatError` when one of them dies; ``doing`` is the word for that: "reading". A
+    :class:`~ownchat.errors.UserError` of a job is raised here with the same words.
     """
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(jobs)):
@@ -75,6 +77,9 @@ def work_through(
             item = told.get()
             if isinstance(item, str):
                 raise OwnchatError(f"{doing} failed: {item} (see its message above)")
+            if _REFUSED in item[1]:
+                what, where, fix = item[1][_REFUSED]
+                raise UserError(what, where=where, fix=fix)
             left -= END in item[1]
             yield item
     finally:
@@ -104,6 +109,10 @@ def serve(prepare: Callable[[Message, Tell], Callable[[Message], Message]]) -> N
     try:
         do = prepare(json.loads(sys.stdin.readline()), tell)
         for line in sys.stdin:
-            tell({**do(json.loads(line)), END: True})
+            try:
+                last = do(json.loads(line))
+            except UserError as error:
+                last = {_REFUSED: [error.what, error.where, error.fix]}
+            tell({**last, END: True})
     except BrokenPipeError:  # there is nobody to tell
         os._exit(1)

@@ -20,6 +20,7 @@ from ownchat.data.ledger import Ledger
 from ownchat.data.plan import Plan, chunks, make_plan
 from ownchat.data.readers import check_formats
 from ownchat.data.records import shards
+from ownchat.data.remote import Source
 from ownchat.data.workers import read_chunks
 from ownchat.errors import DataError, printable
 from ownchat.monitor.progress import console, progress
@@ -29,7 +30,7 @@ MOST_WARNINGS = 3  # of one reason, before only their number is told
 UNPACKED, PARTS = "unpacked.tmp", "parts.tmp"
 
 
-def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
+def run(config: Config, inputs: Mapping[str, Source], output: Path) -> Report:
     """Read every file under ``inputs`` (``{"source": path}``, or several of any names, in sorted order).
 
     Writes shards, the ledger (units ``file``, ``row`` and, for chats and mail, ``message``) and the manifest. What is
@@ -111,7 +112,7 @@ def _take_shards(folder: Path, output: Path, number: int) -> int:
     return number
 
 
-def _nothing(plan: Plan, outcomes: Sequence[Outcome], source: Path) -> DataError:
+def _nothing(plan: Plan, outcomes: Sequence[Outcome], source: Source) -> DataError:
     if plan.unreadable:
         return plan.unreadable[0][1]
     for outcome in outcomes:
@@ -124,7 +125,7 @@ def _warn(text: str) -> None:
     console.print(printable(text), style="yellow", markup=False)  # a file's name may hold square brackets
 
 
-def _input_order(item: tuple[str, Path]) -> tuple[str, int]:
+def _input_order(item: tuple[str, Source]) -> tuple[str, int]:
     """source-2 comes before source-10."""
     stem, _, number = item[0].rpartition("-")
     return (stem, int(number)) if number.isdigit() else (item[0], -1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ownchat.config import DataConfig
 from ownchat.data.importing import Outcome, import_task
@@ -14,6 +16,7 @@ from ownchat.data.ledger import Ledger
 from ownchat.data.plan import Task
 from ownchat.data.processes import END, Message, Tell, serve, work_through
 from ownchat.data.records import ShardWriter
+from ownchat.data.remote import pack, unpack
 
 LEAST_BYTES = 16_000_000  # below, a process is not worth its start
 
@@ -46,10 +49,24 @@ def read_chunk(
     chunk: list[Task], data: DataConfig, folder: Path, on_bytes: Callable[[int], None]
 ) -> tuple[list[Outcome], Books]:
     """Read tasks into the shards and the ledger of a folder."""
-    with Ledger(folder) as ledger, ShardWriter(folder) as writer:
+    with Ledger(folder) as ledger, ShardWriter(folder) as writer, _seldom_collecting():
         ledger.enter("file", sum(len(task.files) for task in chunk))
         outcomes = [import_task(task, data, ledger, writer, on_bytes) for task in chunk]
     return outcomes, ledger.books()
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Python's search for circles among objects looks at every message held: by default a tenth of the time.
+
+    Rows hold no circles, and a batch of them is some ten thousand objects.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 # ------------------------------------------------------------------------------------------------------ processes
@@ -61,7 +78,7 @@ def _in_processes(
     jobs = [
         {
             "folder": str(room / f"{number:05d}"),
-            "tasks": [{**asdict(task), "files": [[str(path), name] for path, name in task.files]} for task in chunk],
+            "tasks": [{**asdict(task), "files": [[pack(place), name] for place, name in task.files]} for task in chunk],
         }
         for number, chunk in enumerate(chunks)
     ]
@@ -92,7 +109,7 @@ def _prepare(setup: Message, tell: Tell) -> Callable[[Message], Message]:
         nonlocal told
         tasks = [Task(**task) for task in job["tasks"]]
         for task in tasks:
-            task.files = [(Path(path), name) for path, name in task.files]
+            task.files = [(unpack(cast(Any, place)), name) for place, name in task.files]
         outcomes, books = read_chunk(tasks, data, Path(job["folder"]), on_bytes)
         rest, told = told, 0
         return {"bytes": rest, "outcomes": [asdict(outcome) for outcome in outcomes], "books": books}

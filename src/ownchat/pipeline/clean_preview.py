@@ -13,10 +13,12 @@ from rich.text import Text
 
 from ownchat.artifacts import write_atomic
 from ownchat.config import Config
+from ownchat.data.remote import Source
 from ownchat.errors import DataError, printable
 
 if TYPE_CHECKING:
-    from ownchat.clean.preview import Example, StepView
+    from ownchat.clean.preview import Segment, StepView
+    from ownchat.clean.preview_stage import StageView
 
 RECORDS_OF_A_FILE = 2_000
 MOST_RECORDS = 20_000
@@ -33,24 +35,30 @@ TITLES = {
     "filter_languages": ("Language", "Records in a language that is not to be kept; undecided ones stay."),
     "filter_length": ("Length", "Records with too few or too many words."),
     "filter_quality": ("Quality rules", "Documents that published rules take for no running text."),
+    "filter_topic": ("Off topic", "Records about something else than the collection, or than your description."),
     "flag_toxic": ("Toxicity", "Records with insults, slurs, threats or obscene language."),
     "redact_private": ("Private data", "Names, addresses, numbers and keys become placeholders."),
+    "decontaminate": ("Decontamination", "Records that hold text of your examination files."),
+    "exact_duplicates": ("Exact duplicates", "Records whose text stands in another record; the first one stays."),
+    "contradictions": ("Contradictions", "Equal questions whose answers say different things."),
+    "near_duplicates": ("Near duplicates", "Records that are nearly another one; the most complete one stays."),
 }
 
 
 def write_clean_preview(
-    config: Config, source: Path, page: Path, console: Console, *, show_private: bool = False
+    config: Config, source: Source, page: Path, console: Console, *, show_private: bool = False
 ) -> Path:
-    """Run the steps on a sample, write ``page`` and ``recipe.yaml`` beside it, print a summary; returns the recipe.
+    """Clean a sample, write ``page`` and ``recipe.yaml`` beside it, print a summary; returns the recipe.
 
     Of each file the first 2,000 records are looked at, 20,000 in all. On the page private data is masked by type,
     whatever the settings say, unless ``show_private``. Nothing is loaded from outside, and the same data and settings
     give the same bytes. Raises :class:`~ownchat.errors.DataError` when there is no record.
     """
     from ownchat.clean.language import count_languages
+    from ownchat.clean.mentions import MentionCounts
     from ownchat.clean.preview import preview_steps
+    from ownchat.clean.preview_stage import preview_stage
     from ownchat.clean.recipe import write_recipe
-    from ownchat.clean.steps import run_steps, steps_for
     from ownchat.clean.toxicity import count_toxic
     from ownchat.data.preview import preview
     from ownchat.data.records import batched
@@ -59,9 +67,13 @@ def write_clean_preview(
     batches = list(batched(islice(_records(files), MOST_RECORDS)))
     if not batches:
         raise DataError("no record to show", where=str(source), fix="look at ownchat import PATH --preview")
-    views = preview_steps(batches, config.clean, _mask(config, show_private))
-    flags = [step for step in steps_for(config.clean) if step[0] in ("filter_languages", "flag_toxic")]
-    cleaned = [after for batch in batches for _, _, after, _ in list(run_steps(batch, flags))[-1:]]
+    mask = _mask(config, show_private)
+    steps, cleaned = preview_steps(batches, config.clean, mask)
+    outcome = preview_stage(cleaned, config, mask)
+    views = steps + outcome.views
+    mentions = MentionCounts()
+    for batch in cleaned if config.clean.mention_counts else ():
+        mentions.add(batch)
     recipe = page.with_name("recipe.yaml")
     page.parent.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, config.clean)
@@ -73,11 +85,16 @@ def write_clean_preview(
         and all(sum(file.get(kind, 0) for kind in KINDS) == len(file.get("records", ())) for file in files),
         "files": sum("format" in file for file in files),
         "masked": not show_private,
+        "mentions": mentions.by_source,
+        "splits": outcome.splits,
+        "problem": outcome.problem,
+        "leaks": outcome.details.get("leaks", {}),
         "languages": count_languages(cleaned),
         "toxic": {file: counts for file, counts in count_toxic(cleaned).items() if counts[1]},
     }
     write_atomic(page, render_page(views, facts))
     console.print(summary_table(views))
+    console.print(_splits_line(outcome), markup=False)
     what = "all" if facts["complete"] else "the first"
     console.print(f"Looked at {what} {facts['records']:,} records; nothing was changed.", markup=False)
     console.print(
@@ -101,8 +118,7 @@ def render_page(views: Sequence[StepView], facts: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"clean": printable}
-    types = sorted({text for example in _all_examples(views) for _, parts in example.texts for kind, text in parts
-                    if kind == "private"})  # fmt: skip
+    types = sorted({text for parts in _all_parts(views) for kind, text in parts if kind == "private"})
     return environment.get_template("clean_preview.html.j2").render(
         views=views, facts=facts, titles=TITLES, types={name: place % 8 for place, name in enumerate(types)},
         touched=touched,
@@ -128,6 +144,8 @@ def touched(view: StepView) -> str:
     ]
     if lost and "row dropped" not in counts:
         parts.append(f"{lost:,} {'message' if lost == 1 else 'messages'} dropped")
+    if not parts and view.is_on and not view.records[0]:
+        return "not run"
     return ", ".join(parts) or ("nothing" if view.is_on else "off")
 
 
@@ -142,11 +160,18 @@ def summary_table(views: Sequence[StepView]) -> Table:
             TITLES.get(view.name, (view.name, ""))[0],
             Text(f"clean.{view.switch}" if view.switch else "always"),
             _before_after(view.records) if on else "",
-            _before_after(view.messages) if on else "",
+            _before_after(view.messages) if on and view.messages[0] else "",
             Text(touched(view)),
             style=None if on else "dim",
         )
     return table
+
+
+def _splits_line(outcome: StageView) -> str:
+    if outcome.problem:
+        return f"No splits: {outcome.problem}"
+    sizes = (f"{name} {sizes['records']:,} in {sizes['groups']:,} groups" for name, sizes in outcome.splits.items())
+    return f"Splits: {', '.join(sizes)}."
 
 
 def _before_after(counts: tuple[int, int]) -> str:
@@ -158,8 +183,12 @@ def _records(files: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from file.get("records", ())
 
 
-def _all_examples(views: Sequence[StepView]) -> list[Example]:
-    return [example for view in views for example in view.changed + view.dropped]
+def _all_parts(views: Sequence[StepView]) -> Iterator[list[Segment]]:
+    for view in views:
+        for example in view.changed + view.dropped:
+            yield from (parts for _, parts in example.texts)
+        for pair in view.pairs:
+            yield from (parts for _, *both in pair.texts for parts in both)
 
 
 def _mask(config: Config, show_private: bool) -> Callable[[str], str]:

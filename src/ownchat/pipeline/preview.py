@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,6 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ownchat.config import Config
+from ownchat.data.remote import Remote, Source
 from ownchat.errors import DataError, printable
 
 TRAINED, CONTEXT = "black on green", "dim"
@@ -22,7 +22,7 @@ MAX_CHARS_SHOWN = 1_500
 MAX_FILES_SHOWN = 50  # of one folder
 
 
-def show_preview(config: Config, source: Path, console: Console, *, rows: int = 3) -> None:
+def show_preview(config: Config, source: Source, console: Console, *, rows: int = 3) -> None:
     """Print the tree of files, then the first records of each format as tokens with the trained ones marked.
 
     In a terminal trained tokens are coloured; where there is no colour they stand between ``[[`` and ``]]``.
@@ -74,8 +74,9 @@ def _show_records(config: Config, first: dict[str, list[tuple[str, dict[str, Any
         console.print(f"In these records {trained:,} of {total:,} tokens are trained ({trained / total:.0%}).")
 
 
-def _tree(source: Path, files: list[dict[str, Any]]) -> Tree:
-    root = Tree(Text(printable(source.resolve().name + ("/" if source.is_dir() else "")), style="bold"))
+def _tree(source: Source, files: list[dict[str, Any]]) -> Tree:
+    name = str(source) if isinstance(source, Remote) else source.resolve().name
+    root = Tree(Text(printable(name + ("/" if source.is_dir() else "")), style="bold"))
     folders: dict[str, Tree] = {"": root}
     shown: Counter[str] = Counter()
     for file in files:

@@ -12,7 +12,9 @@ from typing import Any
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, IMPORT, REPORT, TOKENIZER, TOKENS, TRAIN, Report
 from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
-from ownchat.errors import DataError, RunError, printable
+from ownchat.data.remote import Remote, Source, existing, locate
+from ownchat.errors import RunError, printable
+from ownchat.pipeline.delivery import deliver, look_at, refuse_inside
 
 Say = Callable[[str], None]
 
@@ -30,7 +32,7 @@ class Outcome:
 
 
 def train(
-    source: Path | str,
+    source: Source | str,
     *,
     name: str | None = None,
     config: Config | None = None,
@@ -40,9 +42,9 @@ def train(
 ) -> Outcome:
     """Import, clean, split, tokenize, train, evaluate, report.
 
-    ``source``: a file or a folder. ``name``: of the run; none: from the source. A run of this name that finished
-    with the same data and settings is returned as it is; with others the new run is NAME-2. ``say`` gets one line
-    for each stage.
+    ``source``: a file or a folder, or ``s3://bucket/prefix``. ``name``: of the run; none: from the source. A run of
+    this name that finished with the same data and settings is returned as it is; with others the new run is NAME-2.
+    ``say`` gets one line for each stage.
 
     >>> train("/nowhere/at/all", say=lambda line: None)
     Traceback (most recent call last):
@@ -50,9 +52,7 @@ def train(
     ownchat.errors.DataError: /nowhere/at/all: there is no such file or folder
     What to do: check the path
     """
-    source = Path(source).expanduser()
-    if not source.exists():
-        raise DataError("there is no such file or folder", where=str(source), fix="check the path")
+    source = existing(source)
     if config is None:
         config, origins = load_config()
     name, key = name or run_name(source), _request_key(config, source)
@@ -60,7 +60,8 @@ def train(
     before = _report_key(run)
     with artifacts.locked(run):
         _refuse_other_request(run, key, config, force)
-        artifacts.write_json(run / REQUEST, {"source": str(source.resolve()), "key": key})
+        place = source.resolve() if isinstance(source, Path) else source
+        artifacts.write_json(run / REQUEST, {"source": str(place), "key": key})
         report = _stages(source, run, config, origins or {}, force, say)
     return Outcome(run, report, worked=before is None or before != _report_key(run))
 
@@ -79,24 +80,43 @@ def evaluate(name: str, *, config: Config | None = None, say: Say = print) -> Ou
 
 
 def import_and_clean(
-    source: Path, *, name: str | None, config: Config, origins: Origins, clean: bool, say: Say = print
+    source: Source | str,
+    *,
+    name: str | None,
+    config: Config,
+    origins: Origins,
+    clean: bool,
+    to: Source | str | None = None,
+    say: Say = print,
 ) -> Path:
-    """The first stages alone; ``ownchat train`` goes on from there. Returns the run's directory."""
+    """The first stages alone; ``ownchat train`` goes on from there. Returns the run's directory.
+
+    ``to``: where a copy of what was cleaned goes, see :func:`~ownchat.pipeline.delivery.deliver`.
+    """
+    source, target = existing(source), None if to is None else locate(to)
+    if target is not None:
+        refuse_inside(source, target)
+        look_at(target)  # before hours of work
     run = artifacts.run_directory(artifacts.free_run_name(name or run_name(source)))
     with artifacts.locked(run):
         artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
         data = _import(source, run, config, say)
         if clean:
             _clean(data, run, config, say)
+        if target is not None:
+            deliver(run / CLEAN, target, say)
     return run
 
 
-def run_name(source: Path) -> str:
+def run_name(source: Source) -> str:
     """A run's name from its source: letters, digits, dots and dashes.
 
     >>> run_name(Path("inbox/Support Mail.csv.gz"))
     'support-mail'
     """
+    if isinstance(source, Remote):
+        name = source.name if source.is_dir() else source.name.split(".")[0]
+        return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "run"
     stem = source.resolve().name.split(".")[0] if source.is_file() or "." in source.name else source.resolve().name
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-.") or "run"
 
@@ -110,9 +130,9 @@ def _run_of(name: str, key: str) -> Path | None:
     return None
 
 
-def _request_key(config: Config, source: Path) -> str:
+def _request_key(config: Config, source: Source) -> str:
     """What the model depends on: data, settings up to training, and a base that is a directory of the user's."""
-    inputs = {"source": source}
+    inputs: dict[str, Source] = {"source": source}
     if Path(config.model.base).expanduser().is_dir():
         inputs["base"] = Path(config.model.base).expanduser()
     sections = ("data", "clean", "tokenizer", "model", "train", *(("generate",) if config.generate.questions else ()))
@@ -133,7 +153,7 @@ def _refuse_other_request(run: Path, key: str, config: Config, force: bool) -> N
         training.refuse_unfinished(config, run / TRAIN)
 
 
-def _stages(source: Path, run: Path, config: Config, origins: Origins, force: bool, say: Say) -> dict[str, Any]:
+def _stages(source: Source, run: Path, config: Config, origins: Origins, force: bool, say: Say) -> dict[str, Any]:
     from ownchat.model.load import resolve_base
     from ownchat.tokenizer import stage as tokenizer
     from ownchat.train import stage as training
@@ -162,7 +182,7 @@ def _stages(source: Path, run: Path, config: Config, origins: Origins, force: bo
     return _evaluate(run, base, config, say)
 
 
-def _import(source: Path, run: Path, config: Config, say: Say) -> Path:
+def _import(source: Source, run: Path, config: Config, say: Say) -> Path:
     """Read the source and, where asked for, write questions about its documents; the records' directory."""
     from ownchat.data import stage
     from ownchat.pipeline import questions

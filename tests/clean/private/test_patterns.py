@@ -45,6 +45,9 @@ phone|tel. «020 7946 0958»
 phone|phone number: «5551234»
 date_of_birth|born on «3 May 1980» in
 date_of_birth|DOB: «05/03/1980»
+date_of_birth|i was born on the «ninth of june nineteen seventy two» in
+date_of_birth|was born in New York on «21 September 1968» and
+phone|You can call «73 448 266» now
 password|password: «hunter2!»
 password|my password is «Blue42horse»
 reference|order number «88-1204»
@@ -70,6 +73,9 @@ a@b and @ and user@localhost
 The total is 1 234 567 for 10 000 000 people.
 It took 10 h 30 m, at 3 to 4 pm, for 2 x 4 x 6 of them.
 Meet me at the dot com office.
+Betty needs 100 - 50 - 30 - 15 = $5 more, and 6000-2000 = 4000.
+Is flight dl123 due? The letter of 20.11.1945 is lost.
+Kernel linux-2.6.8.1 and 8.8.8.8 are everybody's.
 See https://docs.example.com/guide/install?version=2
 """.strip().splitlines()
 
@@ -125,7 +131,8 @@ def test_windows_cover_every_digit_and_do_not_overlap(text):
         assert any(start <= match.start() < end for start, end in windows)
 
 
-HARD = ["a", "1", "-", "1 ", "- ", "1.", "a@", "A1", "(1", "@", "a.", "/", ":", "no ", "password ", "=", "eyJ", "+1 "]
+HARD = ["a", "1", "-", "1 ", "- ", "1.", "a@", "A1", "(1", "@", "a.", "/", ":", "no ", "password ", "=", "eyJ", "+1 ",
+        "+", "www.", '"', "\n", "é", "京", "born on ", "call ", "a 1 "]  # fmt: skip
 
 
 @pytest.mark.parametrize("unit", HARD)

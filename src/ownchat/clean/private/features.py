@@ -208,6 +208,14 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, chosen: np.ndarray) -> Tokens:
+        """Some of the tokens, whole sequences of them, numbered anew."""
+        some = object.__new__(Tokens)
+        for name, values in vars(self).items():
+            setattr(some, name, values[chosen])
+        some.sequences = np.cumsum(np.diff(some.sequences, prepend=-1) > 0) - 1
+        return some
+
 
 def _modes(shapes: np.ndarray, texts: np.ndarray, num_texts: int) -> np.ndarray:
     lower = np.bincount(texts[shapes == LOWER], minlength=num_texts)

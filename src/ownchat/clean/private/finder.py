@@ -7,6 +7,7 @@ tagger. A name that was found once is then found wherever else it stands in the 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -67,14 +68,18 @@ class Finder:
         """For each text of each conversation its spans, sorted and disjoint."""
         texts = [text for conversation in conversations for text in conversation]
         flat: list[list[Span]] = []
+        others: list[list[tuple[int, int]]] = []
         for some in _blocks(texts, BLOCK_CHARACTERS):
-            layers = zip(some, self._form(some), self._tag(some), strict=True)
+            tagged, against = self._tag(some)
+            others += against
+            layers = zip(some, self._form(some), tagged, strict=True)
             flat += [self._resolve(text, formed, tagged) for text, formed, tagged in layers]
         found, start = [], 0
         for conversation in conversations:
-            spans = flat[start : start + len(conversation)]
-            found.append(self._repeat(conversation, spans))
-            start += len(conversation)
+            end = start + len(conversation)
+            spans = self._repeat(conversation, flat[start:end], others[start:end])
+            found.append([_entitled(text, its_spans) for text, its_spans in zip(conversation, spans, strict=True)])
+            start = end
         return found
 
     def _form(self, texts: Sequence[str]) -> list[list[Span]]:
@@ -112,16 +117,24 @@ class Finder:
             spans = outside(spans, places(self.allow, text))
         return spans
 
-    def _tag(self, texts: Sequence[str]) -> list[list[Span]]:
+    def _tag(self, texts: Sequence[str]) -> tuple[list[list[Span]], list[list[tuple[int, int]]]]:
+        """What the tagger finds in each text, and where it sees a place or an organisation rather than a person."""
         spans: list[list[Span]] = [[] for _ in texts]
+        others: list[list[tuple[int, int]]] = [[] for _ in texts]
         if self._tagger is None:
-            return spans
+            return spans, others
         pieces = [(number, start, piece) for number, text in enumerate(texts) for start, piece in cut(text)]
         for some in _blocks(pieces, BLOCK_CHARACTERS):
-            self._tag_block([piece for _, _, piece in some], [(number, start) for number, start, _ in some], spans)
-        return spans
+            self._tag_block([piece for *_, piece in some], [one[:2] for one in some], spans, others)
+        return spans, others
 
-    def _tag_block(self, block: list[str], owners: list[tuple[int, int]], spans: list[list[Span]]) -> None:
+    def _tag_block(
+        self,
+        block: list[str],
+        owners: list[tuple[int, int]],
+        spans: list[list[Span]],
+        others: list[list[tuple[int, int]]],
+    ) -> None:
         from ownchat.clean.private.tagger import LABELS
 
         assert self._tagger is not None
@@ -129,6 +142,11 @@ class Finder:
         wanted = np.array([label in self.types for label in LABELS])
         if not len(tokens) or not wanted.any():
             return
+        person, place, firm = (LABELS.index(label) for label in ("person", "place", "organisation"))
+        elsewhere = probabilities[:, place] + probabilities[:, firm]
+        for at in np.flatnonzero((elsewhere > probabilities[:, person]) & (elsewhere > 0.3)).tolist():
+            number, offset = owners[int(tokens.texts[at])]
+            others[number].append((int(tokens.starts[at]) + offset, int(tokens.ends[at]) + offset))
         mass = probabilities[:, wanted].sum(axis=1)
         best = np.flatnonzero(wanted)[probabilities[:, wanted].argmax(axis=1)]
         hits = np.flatnonzero(mass >= self.threshold)
@@ -143,32 +161,105 @@ class Finder:
             start, end = int(tokens.starts[first]), int(tokens.ends[last])
             while start < end and block[int(tokens.texts[first])][start] in MARKS:
                 start += 1
-            start, end = start + offset, end + offset
-            spans[number].append(Span(start, end, LABELS[int(best[first])], score, "tagger"))
+            span = Span(start + offset, end + offset, LABELS[int(best[first])], score, "tagger")
+            if not is_nobody(block[int(tokens.texts[first])], span, offset):
+                spans[number].append(span)
 
-    def _repeat(self, texts: Sequence[str], found: list[list[Span]]) -> list[list[Span]]:
-        """Also the other places where a name stands that was found: a surname without its first name, say."""
+    def _repeat(
+        self, texts: Sequence[str], found: list[list[Span]], others: list[list[tuple[int, int]]]
+    ) -> list[list[Span]]:
+        """Also the other places where a name stands that was found: a surname without its first name, say.
+
+        And the other way round: a word that is a place or a firm more often than a person in these texts ("Alabama",
+        whose neighbour once looked like a first name) is nobody wherever it stands alone.
+        """
         names: dict[str, float] = {}
-        for text, spans in zip(texts, found, strict=True):
+        votes: Counter[str] = Counter()
+        for text, spans, against in zip(texts, found, others, strict=True):
             for span in spans:
-                if span.type == "person" and span.score >= 0.6 and self._tagger is not None:
+                if span.type == "person":
                     for match in _WORD.finditer(text, span.start, span.end):
-                        word = match[0]
-                        if word[0].isupper() and word.lower() not in TITLES and not self._tagger.is_common(word):
-                            names[word] = max(names.get(word, 0), span.score)
-        if not names:
+                        votes[match[0]] += 1
+                        if span.score >= 0.6 and self._is_name(match[0]):
+                            names[match[0]] = max(names.get(match[0], 0), span.score)
+            for start, end in against:
+                votes[text[start:end]] -= 1
+        if not votes:
             return found
+        outvoted = {word for word, count in votes.items() if count < 0}
         result = []
         for text, spans in zip(texts, found, strict=True):
+            spans = [one for one in spans if one.detector != "tagger" or one.type != "person"
+                     or text[one.start : one.end] not in outvoted]  # fmt: skip
             more = [
                 Span(*match.span(), "person", names[match[0]], "name again")
-                for match in _WORD.finditer(text) if match[0] in names
-            ]  # fmt: skip
+                for match in _WORD.finditer(text) if match[0] in names and match[0] not in outvoted
+            ] if names else []  # fmt: skip
             result.append(joined(text, disjoint(text, [spans, self._unlisted(text, more)])) if more else spans)
         return result
 
+    def _is_name(self, word: str) -> bool:
+        return (
+            word[0].isupper() and word.lower() not in TITLES
+            and self._tagger is not None and not self._tagger.is_common(word)
+        )  # fmt: skip
+
     def _unlisted(self, text: str, spans: list[Span]) -> list[Span]:
-        return outside(outside(spans, places(self.allow, text)), places((PLACEHOLDER,), text))
+        return outside(outside(spans, places(self.allow, text)), [one.span() for one in PLACEHOLDER.finditer(text)])
+
+
+# How authorities, laws and associations end in languages whose words grow together: no surname does.
+_OFFICE = re.compile(
+    r"\w{3,}(?:verket|styrelsen|myndigheten|nämnden|balken|lagen|förbundet|föreningen|företagen|branschen|kommissionen"
+    r"|direktoratet|ministerium|ministeriet|gesetz|gesetzbuch|verordnung|behörde|kammer|anstalt|gericht|verband)s?",
+    re.IGNORECASE,
+)
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_TELLING = re.compile(
+    r"digit|last|end|pin|code|num|\bno\b|ssn|social|card|acc|\bid\b|zip|ref|order|pass|address|live", re.I
+)
+
+
+def is_nobody(text: str, span: Span, offset: int = 0) -> bool:
+    """What looks like a name or number to the tagger and is not: an office, or a year that no word near it calls more.
+
+    >>> is_nobody("Skatteverket says so", Span(0, 12, "person", 0.8, "tagger"))
+    True
+    >>> is_nobody("index 2026", Span(6, 10, "national_id", 0.6, "tagger"))
+    True
+    """
+    start, end = span.start - offset, span.end - offset
+    value = text[start:end]
+    if span.type == "person":
+        return _OFFICE.fullmatch(value) is not None
+    if span.type != "date" and _YEAR.fullmatch(value) and text.strip() != value:
+        return span.score < 0.95 and _TELLING.search(text, max(start - 40, 0), start) is None
+    return False
+
+
+# What stands before a name and belongs to it: a title, an initial.
+_BEFORE_NAME = re.compile(
+    r"(?<![\w.])(?:(?:Mr|Mrs|Ms|Miss|Dr|Prof|Professor|Sir|Lord|Lady|Judges?|Justice|District|Officer|Sergeant|Sgt"
+    r"|Captain|Detective|Inspector|Sri|Shri|Smt|Herr|Frau|Mme|Madame|Monsieur|Don|Doña|mr|mrs|ms|miss|dr|mister|misses"
+    r"|doctor|professor|M|[A-Z])\.? |[A-Z]\.){1,3}$"
+)
+
+
+def _entitled(text: str, spans: list[Span]) -> list[Span]:
+    """Spans of persons with the title and the initials that stand before them.
+
+    >>> _entitled("Dear Mrs A. Berg", [Span(12, 16, "person", 0.9, "tagger")])
+    [Span(start=5, end=16, type='person', score=0.9, detector='tagger')]
+    """
+    last, result = 0, []
+    for span in spans:
+        if span.type == "person" and span.start > last:
+            match = _BEFORE_NAME.search(text[max(last, span.start - 32) : span.start])
+            if match:
+                span = span._replace(start=span.start - len(match[0]))
+        last = span.end
+        result.append(span)
+    return result
 
 
 def cut(text: str, size: int = BLOCK_CHARACTERS) -> Iterable[tuple[int, str]]:

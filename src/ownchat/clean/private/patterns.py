@@ -28,6 +28,14 @@ _DATE = (
     rf"|{_MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?(?:,? \d{{4}})?|{_MONTH}\.?,? \d{{4}}"
     r"|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2}))(?!\w)"
 )
+_TENS = "(?:ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty)"
+_ONES = "(?:oh|one|two|three|four|five|six|seven|eight|nine)"
+_DAY = (
+    r"(?:(?:twenty|thirty)?[ \-]?(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)|tenth|eleventh|twelfth"
+    r"|(?:thir|four|fif|six|seven|eigh|nine)teenth|twentieth|thirtieth|\d{1,2}(?:st|nd|rd|th)?)"
+)
+_SPOKEN_DATE = rf"(?:{_MONTH} (?:the )?{_DAY}|(?:the )?{_DAY}(?: of)? {_MONTH})"
+_SPOKEN_YEAR = rf"(?:(?:nineteen|twenty)[ \-]{_TENS}(?:[ \-]{_ONES})?|two thousand(?: and)?(?: {_TENS})?(?: {_ONES})?)"
 _IS = r"(?:\s{1,3}(?:is|are|was|ist|est|es|:|=|#|-)|\s{0,3}[:=#])?\s{0,3}[\"'(]?"
 _NUMBER = r"(?:\s{0,2}(?:numbers?|nos?\.?|num\.?|nr\.?|id|code|ref(?:erence)?|#|№)){1,2}"
 _VALUE = r"((?:[A-Z0-9]{1,12}[-/_.]){0,5}[A-Z0-9]{0,19}\d[A-Z0-9]{0,20}(?:[-/_][A-Z0-9]{1,12}){0,3})(?![A-Z0-9])"
@@ -37,7 +45,7 @@ _NANP = re.compile(r"\(?[2-9]\d\d\)?[ .\-]{1,2}\d{3}[ .\-]\d{4}")
 # A date, a version, a sum with its thousands set off, two numbers of a sentence.
 _NO_PHONE = re.compile(
     r"^\d{4}[ \-.]\d\d[ \-.]\d\d.{0,9}$|^\d{1,3}(?:\.\d{1,3}){2,3}$|^\d{1,3}(?:[ .]\d{3}){2,4}$|\. |\d \((?:19|20)\d\d"
-    r"|^(?:19|20)\d\d ?[-–] ?(?:19|20)\d\d|\d\.\d+ "
+    r"|^(?:19|20)\d\d ?[-–] ?(?:19|20)\d\d|\d\.\d+ |^\d{1,2}([./-])\d{1,2}\1(?:19|20)?\d\d$"
 )
 _REGIONS = ("US", "GB", "IN", "DE", "FR", "ES", "IT", "AU", "NL", "PL", "BR")
 
@@ -69,11 +77,9 @@ def is_public_ip(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    if len(text) == 7:  # four single digits: a version more often than not, and else a name server of everybody's
+        return False
     return not (address.is_loopback or address.is_unspecified or address.is_multicast or text.startswith("255."))
-
-
-def is_grouped_ssn(text: str) -> bool:
-    return check.is_us_ssn(text) or check.is_us_itin(text)
 
 
 _NATIONAL = (
@@ -172,7 +178,7 @@ PATTERNS: tuple[Pattern, ...] = (
              r"(?:\s{0,2}(?:is|:|=)\s{0,3}|\s)[\"'`]?((?=[\w.\-]{0,30}[\d_.])[a-z][\w.\-]{2,40}\w)",
              0.85, needs=("user", "login", "name", "usuario", "nick"), heads="ben log nic nom scr use usu"),
     _pattern("ip", "IPv4",
-             r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?![\w]"
+             r"(?<![\w.\-])(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?![\w]"
              r"|\.\d)",
              0.9, is_public_ip),
     _pattern("ip", "IPv6",
@@ -196,7 +202,7 @@ PATTERNS: tuple[Pattern, ...] = (
              0.85, heads="a acc com cue iba kon sor"),
     _pattern("national_id", "US SSN",
              r"(?<![\w\-.])(?:\d{3}-\d\d-\d{4}|\d{3} \d\d \d{4})(?![\w\-])",
-             0.9, is_grouped_ssn),
+             0.9, lambda text: check.is_us_ssn(text) or check.is_us_itin(text)),
     _pattern("national_id", "UK NINO", r"(?<!\w)[a-z]{2} ?\d\d ?\d\d ?\d\d ?[a-d](?!\w)", 0.95, check.is_uk_nino),
     _pattern("national_id", "ES DNI", r"(?<!\w)(?:[XYZ][ \-]?)?\d{7,8}[ \-]?[A-Z](?!\w)", 0.9, check.is_es_dni),
     _pattern("national_id", "IT codice fiscale",
@@ -231,20 +237,29 @@ PATTERNS: tuple[Pattern, ...] = (
              r"\b(?:driv(?:er'?s?|er’s|ing) licen[cs]e|dl|dvla|führerschein|permis de conduire)(?:" + _NUMBER
              + r"|nummer)?" + _IS
              + r"([A-Z]{0,5}[ \-]?(?:\d[\-\s]?){2,12}[A-Z0-9]{0,6}(?:-[A-Z0-9]{1,8}){0,4})(?!\w)",
-             0.9, heads="dl dri dvl füh per"),
+             0.9, lambda text: sum(map(str.isdigit, text)) > 4, heads="dl dri dvl füh per"),
     _pattern("phone", "phone",
              r"(?<![\w.$€£#/\-])(?:\+|00|\()?\d[\d ().\-]{5,20}\d(?:\s?(?:x|ext\.?|extension)\s?\d{1,6})?"
-             r"(?![\w%€$]|[.,/\-]\d)",
+             r"(?![\w%€$]|[.,/\-]\d|\s{0,2}=)",
              0.9, is_phone),
     _pattern("phone", "phone after a word",
              r"\b(?:phone|mobile|cell|tel|telephone|fax|whatsapp|handy|telefon|teléfono|téléphone)(?:" + _NUMBER
              + r")?\.?" + _IS + r"(\+?\(?\d[\d ().\-]{4,20}\d)(?!\w)",
              0.9, lambda text: 6 <= len(check.strip(text)) <= 15, heads="cel fax han mob pho tel wha"),
+    _pattern("phone", "phone after a call",
+             r"\b(?:call|ring|reach|dial|text)(?: (?:me|us|him|her|them|back))?(?: (?:at|on|under))?:? "
+             r"(\+?\(?\d[\d ().\-]{4,20}\d)(?!\w)",
+             0.8, lambda text: 6 <= len(check.strip(text)) <= 15, heads="cal dia rea rin tex"),
     _pattern("date_of_birth", "date of birth",
              r"\b(?:born|dob|d\.o\.b\.?|birth ?(?:day|date)?|date of birth|geboren|geb\.|née?|nacid[oa]"
-             r"|geburtsdatum|date de naissance)(?:\s{1,3}(?:on|in|is|the|am|le|el|was)){0,2}\s{0,3}[:="
+             r"|geburtsdatum|date de naissance)(?:\s{1,3}in(?:\s[^\W\d_]{2,20},?){1,3})?"
+             r"(?:\s{1,3}(?:on|in|is|the|am|le|el|was)){0,2}\s{0,3}[:="
              r"(]?\s{0,3}(" + _DATE + r"|(?:19|20)\d\d(?!\w))",
              0.95, heads="bir bor d dat dob geb nac né née"),
+    _pattern("date_of_birth", "date of birth in words",
+             r"\b(?:born|birth ?day|date of birth|dob)(?:\s{1,3}(?:on|in|is|the|was|it's)){0,3}\s{1,3}("
+             + _SPOKEN_DATE + r"(?:[ ,]{1,2}(?:of )?" + _SPOKEN_YEAR + r")?)(?!\w)",
+             0.95, needs=("born", "birth", "dob"), heads="bir bor dat dob"),
     _pattern("password", "password after a word",
              r"\b(?:password|passwort|passwd|pass ?word|pwd|passphrase|passcode|pin(?: code)?|contraseña"
              r"|mot de passe|kennwort|senha)(?:\s{1,2}(?:is|was|to|for)){0,2}\s{0,3}(?::|=|=>"

@@ -88,6 +88,18 @@ _BETWEEN = {
 }
 
 
+_SHORTENED = re.compile(r"(?<!\w)(?:\w{1,2}|mrs|prof|sgt|rev|hon|smt)$", re.IGNORECASE)
+
+
+def _ends_sentence(text: str, before: Span, between: str) -> bool:
+    """A full stop between two names, and not after an initial or a short title."""
+    return (
+        before.type == "person"
+        and "." in between
+        and not _SHORTENED.search(text, max(before.start, before.end - 6), before.end)
+    )
+
+
 def joined(text: str, spans: list[Span]) -> list[Span]:
     """Disjoint spans of one type with next to nothing between them become one.
 
@@ -99,7 +111,7 @@ def joined(text: str, spans: list[Span]) -> list[Span]:
         before = result[-1] if result else None
         if before is not None and before.type == span.type and span.type in _BETWEEN and span.start - before.end < 6:
             between = text[before.end : span.start]
-            if _BETWEEN[span.type].fullmatch(between):
+            if _BETWEEN[span.type].fullmatch(between) and not _ends_sentence(text, before, between):
                 best = max(before, span, key=lambda one: one.score)
                 result[-1] = Span(before.start, span.end, span.type, best.score, best.detector)
                 continue

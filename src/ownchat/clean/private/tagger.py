@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +76,17 @@ class Tagger:
         self._tables = {group: np.zeros((1024, len(LABELS)), np.float32) for group in GROUPS}
 
     def probabilities(self, texts: Sequence[str]) -> tuple[Tokens, np.ndarray]:
-        """The tokens of the texts and the probability of each label: float32 of shape (num_tokens, labels)."""
+        """The tokens of the texts and the probability of each label: float32 of shape (num_tokens, labels).
+
+        What stands there many times ("thank you", a page of dashes) is looked at once.
+        """
         if self.words.count > MOST_WORDS:
             self._reset()
         tokens = Tokens(texts, self.words)
         self._add_rows()
-        return tokens, label_probabilities(self.scores(tokens), tokens.sequences, self.model.transitions)
+        chosen, places = distinct_sequences(tokens)
+        some = tokens.take(chosen)
+        return tokens, label_probabilities(self.scores(some), some.sequences, self.model.transitions)[places]
 
     def is_common(self, word: str) -> bool:
         """Whether a word is often written in lower case: no name, or one that is a word too."""
@@ -122,6 +128,22 @@ class Tagger:
             rows = self.model.rows[self.model.index[flat]]
             self._tables[group][first : words.count] = np.add.reduceat(rows, np.cumsum(lengths) - lengths, axis=0)
         words.forget_features()
+
+
+def distinct_sequences(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of the sequences that differ, and where among them each token has its like."""
+    seen = (tokens.ids << 3) | (tokens.glued.astype(np.int64) << 2) | tokens.mode  # all that a score depends on
+    borders = [0, *(np.flatnonzero(np.diff(tokens.sequences)) + 1).tolist(), len(seen)]
+    known: dict[bytes, int] = {}  # a sequence -> where its tokens begin among those chosen
+    starts, is_new, size = [], [], 0
+    for low, high in pairwise(borders):
+        start = known.setdefault(seen[low:high].tobytes(), size)
+        starts.append(start)
+        is_new.append(start == size)
+        size += high - low if start == size else 0
+    lengths = np.diff(borders)
+    places = np.arange(len(seen)) + np.repeat(np.array(starts, np.int64) - np.array(borders[:-1]), lengths)
+    return np.flatnonzero(np.repeat(np.array(is_new, bool), lengths)), places
 
 
 def window_sums(values: np.ndarray, sequences: np.ndarray, first: int, last: int) -> np.ndarray:
