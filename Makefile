@@ -33,9 +33,9 @@ bench: venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-bench.lock
 	@$(BIN)/python benchmarks/train.py
 
-# daft and ray, for data.engine: ray; --no-deps because daft's own ranges are narrower than what it works with
+# daft and ray, for data.engine: ray; beside the exact versions of everything else
 cluster: venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-cluster.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-cluster.lock
 
 # the exact versions of an environment that was made from pyproject.toml; torch's local build tag differs by platform
 lock: venv
