@@ -33,9 +33,11 @@ SIDE = 0.4  # both what was asked and what was answered must be alike: same pass
 
 FAILURES = 24  # comparisons without a find after which a record of a template is left alone
 FAILURES_UNLIKELY = 8  # the same for pairs that are unlikely to be copies
+FAILURES_WORDS = 48  # the same for pairs that are alike by their words' estimate alone
 RELATED_ESTIMATE = 0.69  # taken for related without a proof: a pair of .8 is below once in a thousand times
 LEAST_ESTIMATE = 0.66  # worth a proof that the similarity of 5-character shingles is .8 (four standard deviations)
 LOOSE_ESTIMATE = 0.45  # worth a proof that any similarity is: one word of nine exchanged leaves about .6
+WORDS_ESTIMATE = 0.61  # worth a proof, of words; of 30,000 pairs of .8 one is below
 _LEAST_WORDS = 0.5  # similarity of the words of longer records below which no other measure comes near .8
 _CACHE_CHARS = 500_000  # of text whose shingles are held during proofs, about 200 bytes of memory each
 _LONGEST_PROOF = 100_000  # characters of each side
@@ -45,6 +47,8 @@ CROWD = 9  # neighbours from which only what may be a copy by the strict measure
 DOUBLING = 2.0  # bits of evidence that a copy needs for each doubling of the crowd
 _EVIDENCE_CHARS = 5_000_000  # of text in which words and pairs of words are counted
 _DOUBTS = 20_000  # pairs judged at a time
+_LIKELY, _UNLIKELY, _WORDS = range(3)  # kinds of pairs by what made them candidates
+_LIMITS = (FAILURES, FAILURES_UNLIKELY, FAILURES_WORDS)
 
 
 # ---------------------------------------------------------------------------------------------------------- proofs
@@ -174,8 +178,9 @@ def find_near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, order
     ``can_go``: flags of the records that may be dropped for one another; the others can only be related.
     """
     search = _Search(sketches, can_go)
-    for first, second in candidates(sketches, members, order):
-        search.look(first, second)
+    for words in (False, True):
+        for first, second in candidates(sketches, members, order, words=words):
+            search.look(first, second, words=words)
     accepted = _accepted(search, sketches, members)
     for one, other in sorted(accepted):
         _join(search.copies, one, other)
@@ -192,37 +197,45 @@ class _Search:
         self.doubtful: list[np.ndarray] = []  # (n, 2) pairs that are copies where there is no crowd
         self.cache, self.proofs = Cache(sketches), 0
         self._sketches, self._can_go = sketches, can_go
-        self._failures = np.zeros((2, len(sketches)), np.uint32)  # of proofs of pairs that were unlikely and likely
+        self._failures = np.zeros((len(_LIMITS), len(sketches)), np.uint32)  # of proofs, by kind of pair
         self._failed = np.zeros(1, np.uint64)  # keys of those pairs; a record is no pair with itself
 
-    def look(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Prove those of some pairs that can still join something."""
+    def look(self, first: np.ndarray, second: np.ndarray, *, words: bool = False) -> None:
+        """Prove those of some pairs that can still join something; ``words``: pairs that share a band of words."""
         roots = _roots(self.copies)
-        apart = (roots[first] != roots[second]) & (self._least_failures(1, first, second) < FAILURES)
-        first, second = first[apart], second[apart]
-        estimate = estimates(self._sketches, first, second)
-        for place in np.flatnonzero(estimate >= RELATED_ESTIMATE).tolist():
-            _join(self.related, int(first[place]), int(second[place]))
-        roots, likely = _roots(self.related), estimate >= LEAST_ESTIMATE
+        chosen = roots[first] != roots[second]
+        chosen &= (
+            self._least_failures(_WORDS if words else _LIKELY, first, second) < _LIMITS[_WORDS if words else _LIKELY]
+        )
+        first, second = first[chosen], second[chosen]
+        estimate = estimates(self._sketches, first, second, words=words)
+        chosen = estimate >= (WORDS_ESTIMATE if words else LOOSE_ESTIMATE)
+        first, second, estimate = first[chosen], second[chosen], estimate[chosen]
+        kinds = np.full(len(first), _WORDS)
+        if not words:
+            for place in np.flatnonzero(estimate >= RELATED_ESTIMATE).tolist():
+                _join(self.related, int(first[place]), int(second[place]))
+            kinds = np.where(estimate >= LEAST_ESTIMATE, _LIKELY, _UNLIKELY)
+        roots = _roots(self.related)
         keys = (first.astype(np.uint64) << np.uint64(32)) | second.astype(np.uint64)
         alone = np.maximum(self.neighbours[first], self.neighbours[second]) <= CROWD
+        kind = _WORDS if words else _UNLIKELY
         hopeful = alone | (
-            (roots[first] != roots[second]) & (self._least_failures(0, first, second) < FAILURES_UNLIKELY)
+            (roots[first] != roots[second]) & (self._least_failures(kind, first, second) < _LIMITS[kind])
         )
         places = np.minimum(np.searchsorted(self._failed, keys), len(self._failed) - 1)
-        fresh = self._failed[places] != keys
-        worth = np.flatnonzero(fresh & (likely | (hopeful & (estimate >= LOOSE_ESTIMATE))))
+        worth = np.flatnonzero((self._failed[places] != keys) & (hopeful | (kinds == _LIKELY)))
         # Likely copies first, so that they are no neighbours; then pairs of one record together, for the cache.
-        worth = worth[np.lexsort((keys[worth], ~likely[worth]))]
+        worth = worth[np.lexsort((keys[worth], kinds[worth]))]
         missed, doubtful = [], []
         for place in worth.tolist():
             pair = int(first[place]), int(second[place])
-            if self._skips(*pair, likely=bool(likely[place])) or self._joins(*pair):
+            if self._skips(*pair, int(kinds[place])) or self._joins(*pair):
                 continue
             compared = self.cache[pair[0]], self.cache[pair[1]]
             missed.append(keys[place])
             for one in pair:
-                self._failures[int(likely[place]), one] += 1
+                self._failures[kinds[place], one] += 1
             found = likeness(*compared)
             if found >= SIMILAR:
                 _join(self.related, *pair)
@@ -235,20 +248,20 @@ class _Search:
         if doubtful:
             self.doubtful.append(np.array(doubtful))
 
-    def _least_failures(self, likely: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        failures = self._failures[likely]
+    def _least_failures(self, kind: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        failures = self._failures[kind]
         return np.asarray(np.minimum(failures[first], failures[second]))
 
-    def _skips(self, one: int, other: int, *, likely: bool) -> bool:
+    def _skips(self, one: int, other: int, kind: int) -> bool:
         """Whether a proof has become needless since the pairs were chosen."""
         if _root(self.copies, one) == _root(self.copies, other):
             return True
-        if likely:
-            return bool(min(self._failures[1, one], self._failures[1, other]) >= FAILURES)
+        tried = bool(min(self._failures[kind, one], self._failures[kind, other]) >= _LIMITS[kind])
+        if kind == _LIKELY:
+            return tried
         if max(self.neighbours[one], self.neighbours[other]) <= CROWD:
             return False
-        tried = min(self._failures[0, one], self._failures[0, other]) >= FAILURES_UNLIKELY
-        return bool(tried or _root(self.related, one) == _root(self.related, other))
+        return tried or _root(self.related, one) == _root(self.related, other)
 
     def _joins(self, one: int, other: int) -> bool:
         """Whether two records are copies by the strict measure, which joins them."""

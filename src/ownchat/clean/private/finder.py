@@ -215,23 +215,43 @@ _OFFICE = re.compile(
     re.IGNORECASE,
 )
 _YEAR = re.compile(r"(?:19|20)\d\d")
+_AMOUNT = re.compile(  # a small number or a range of two, perhaps with the word before it
+    r"(?:[a-z]+ )?\d{1,3}(?:[,. ]?\d{3}|\.\d{1,2})?(?:\s?[-–]\s?\d{1,3}(?:[,. ]?\d{3}|\.\d{1,2})?)?"
+)
+_UNIT = re.compile(  # what is counted or measured, right behind it
+    r"\s?(?:%|°|(?:[cmk]?m|k?g|mg|m?l|[kmgt]b|[kmg]hz|kwh?|mah|m²|m2|m³|sq|feet|ft|inch(?:es)?|yards?|miles?"
+    r"|(?:kilo|centi|milli)?met(?:er|re)s?|degrees|percent|hours?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?"
+    r"|years?|people|persons|pieces|items|times|dollars?|bucks|euros?|pounds|usd|eur|gbp|sek|kr|kronor)\b)",
+    re.I,
+)
+_NUMBERED = frozenset(
+    ["reference", "national_id", "phone", "card", "bank_account", "passport", "tax_id", "driving_licence"]
+)
 _TELLING = re.compile(
     r"digit|last|end|pin|code|num|\bno\b|ssn|social|card|acc|\bid\b|zip|ref|order|pass|address|live", re.I
 )
 
 
 def is_nobody(text: str, span: Span, offset: int = 0) -> bool:
-    """What looks like a name or number to the tagger and is not: an office, or a year that no word near it calls more.
+    """What looks like a name or number to the tagger and is not: an office, an amount with its unit, a year.
+
+    A word before it that calls it more ("order", "code") counts for more than what it looks like.
 
     >>> is_nobody("Skatteverket says so", Span(0, 12, "person", 0.8, "tagger"))
     True
     >>> is_nobody("index 2026", Span(6, 10, "national_id", 0.6, "tagger"))
     True
+    >>> is_nobody("it is 8849 m high", Span(6, 10, "national_id", 0.6, "tagger"))
+    True
+    >>> is_nobody("code 8849 m", Span(5, 9, "reference", 0.6, "tagger"))
+    False
     """
     start, end = span.start - offset, span.end - offset
     value = text[start:end]
     if span.type == "person":
         return _OFFICE.fullmatch(value) is not None
+    if span.type in _NUMBERED and _UNIT.match(text, end) and _AMOUNT.fullmatch(value):
+        return _TELLING.search(text, max(start - 20, 0), start) is None
     if span.type != "date" and _YEAR.fullmatch(value) and text.strip() != value:
         return span.score < 0.95 and _TELLING.search(text, max(start - 40, 0), start) is None
     return False
