@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 
+from tagger_addresses import Addresses
 from tagger_names import COUNTRIES, ORIGINS, towns
 from tagger_registers import COURT, LETTERS, NOTHING, SPEECH
 from tagger_templates import NEGATIVES, TEMPLATES
@@ -27,10 +28,6 @@ TITLES = [
     "District Judge",
     "Inspector", "Detective", "Sri", "Smt.", "Shri", "Don", "Doña", "Madame", "Monsieur", "Mr Justice", "Mr",
     "Mr", "Ms",
-]  # fmt: skip
-STREETS = [
-    "Street", "St", "Road", "Rd", "Avenue", "Ave", "Lane", "Ln", "Drive", "Dr", "Boulevard", "Blvd", "Court", "Ct",
-    "Way", "Close", "Crescent", "Place", "Square", "Terrace", "Highway", "Parkway",
 ]  # fmt: skip
 ROLES = [
     "President", "Judge", "Registrar", "Rapporteur", "Clerk", "Counsel", "Agent", "Solicitor", "Barrister",
@@ -76,6 +73,7 @@ LABEL_OF = {
     "dotted": "person",
     "agency": "organisation",
     "spokentitle": "person",
+    "plainreference": "reference",
     "spelled": "person",
     "spokenphone": "phone",
     "spokenaddress": "address",
@@ -85,10 +83,10 @@ LABEL_OF = {
     "spokensocial": "national_id",
     "spokendate": "date",
 }
-UNLABELLED = ("n", "role", "law", "model", "tool")  # fmt: skip
+UNLABELLED = ("n", "role", "law", "model", "tool", "number", "stamp")
 
 
-class Fillers(Values):
+class Fillers(Addresses, Values):
     """Draws values for slots. ``firsts``, ``lasts``, ``places``: words of the labelled sets' training part."""
 
     def __init__(self, rng: random.Random, firsts: list[str], lasts: list[str], places: list[str]) -> None:
@@ -277,46 +275,6 @@ class Fillers(Values):
                 else letter
             )
         return " ".join(parts)
-
-    def spokenaddress(self) -> str:
-        streets = ["street", "road", "avenue", "lane", "drive", "court", "way", "boulevard", "creek drive"]
-        street = f"{self.rng.choice([self.last, self.town, self.tree])().lower()} {self.rng.choice(streets)}"
-        more = self.rng.choice(
-            ["", "", f" apartment {self.rng.choice(SPOKEN[1:])}", f" unit {self.rng.choice('abcd')}"]
-        )
-        place = self.rng.choice(["", "", " in ", " "])
-        return f"{self.spokennumber()} {street}{more}{place}{self.place().lower() if place else ''}"
-
-    def town(self) -> str:
-        return self.rng.choice(self.towns)
-
-    def tree(self) -> str:
-        return self.rng.choice(
-            ["Oak", "Elm", "Maple", "Cedar", "Pine", "Birch", "Park", "Mill", "Church", "Station", "Hill"]
-        )
-
-    def address(self) -> str:
-        number, street = str(self.rng.randint(1, 9999)), f"{self.last()} {self.rng.choice(STREETS)}"
-        if self.rng.random() < 0.2:
-            street = self.invented() + self.rng.choice(["straße", "gatan", "weg", "laan", "vej", " utca"])
-        if self.rng.random() < 0.12:
-            street = self.rng.choice(["Rue ", "Via ", "Calle ", "Rua ", "ul. ", "Avenue "]) + self.last()
-        line = f"{number} {street}" if self.rng.random() < 0.8 else f"{street} {number}"
-        if self.rng.random() < 0.3:
-            line += self.rng.choice([", ", " ", "\n"]) + self.rng.choice(["Apt", "Apt.", "Suite", "Flat", "Unit", "#"])
-            line += " " + self.rng.choice([self.digits(2), self.digits(3), "B", "4C"])
-        if self.rng.random() < 0.75:
-            comma = self.rng.choice([", ", " ", "\n"])
-            place, code = self.place(), self.digits(5)
-            state = self.rng.choice(["CA", "NY", "TX", "MA", "WA", "Ohio", "Florida", "", "", ""])
-            if self.rng.random() < 0.25:
-                area = f"{self.rng.choice('ABCEGHLMNSW')}{self.digits(1)}"
-                code = f"{area} {self.digits(1)}{self.rng.choice(['AB', 'XY', 'QE'])}"
-            tail = f"{code} {place}" if self.rng.random() < 0.3 else f"{place} {state} {code}".replace("  ", " ")
-            line += comma + tail
-            if self.rng.random() < 0.15:
-                line += comma + self.place()
-        return line
 
 
 def fill(template: str, fillers: Fillers) -> tuple[str, list[tuple[int, int, str]]]:

@@ -49,7 +49,37 @@ phone {phone}
 ph no {phone}
 contact number {phone}
 my cell is {phone}, call after 5 pm
+Your order {plainreference}
+your order {plainreference} has shipped
+order {plainreference}
+where is order {plainreference}
+Order #{plainreference} is on its way.
+ticket {plainreference} is still open
+Ticket #{plainreference}
+my booking {plainreference}
+invoice {plainreference} is overdue
+Invoice no. {plainreference}
+claim {plainreference}
+policy {plainreference} was cancelled
+case {plainreference}
+tracking {plainreference}
+reservation {plainreference} for two
+customer {plainreference}
+{username}
+login {username}
+{username} did you fix it
 {address}
+{address}
+{person} {address} {phone}
+{person}, {address}, {phone}
+{phone} {address}
+{address} {phone}
+{person} {phone} {address}
+sure {phone} {person} {address}
+{first} and address {address}
+address {address} and contact number {phone}
+address {place} {zip}
+im at {address} phone is {phone}
 my address is {address}
 i live at {address}
 deliver to {address}
@@ -244,6 +274,49 @@ it is {zip}
 NEGATIVES = """
 i need {n} pizzas and {n} large cokes
 can i get {n} of them
+Guten Morgen
+Guten Tag
+Hasta luego
+Buenos dias
+Bonjour
+Bonne journée
+Merci beaucoup
+Vielen Dank
+Danke schön
+Grazie mille
+Buongiorno
+Obrigado
+Ciao
+Salaam
+Namaste
+Dzień dobry
+Tack så mycket
+God morgon
+the answer is {number}
+The answer is {number}.
+Answer: {number}
+#### {number}
+= {number}
+that makes {number}
+so it is {n} x {n} = {number}
+{number} + {number} = {number}
+The total is {number}.
+in total {number}
+result: {number}
+the sum equals {number}
+It has {number} words in {n} files.
+about {number} of them
+a population of {number}
+she scored {number} points
+{number} rows in {n} seconds
+line {number}, column {n}
+version {n}.{n}.{n}
+[{stamp}] INFO started
+{stamp} request took {number} ms
+created at {stamp}
+pi is about 3.14159
+the value rose from {number} to {number}
+{number} divided by {n} is {number}
 it costs ${n}.99
 it was $ {n} i think
 there are {n} people

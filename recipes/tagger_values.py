@@ -179,3 +179,26 @@ class Values:
             f"{self.rng.choice(DAYS)}, {month} {day}",
             f"{day} {month[:3]} {year}", f"{month[:3]} {day}", "yesterday", "tomorrow", "next week", "last year",
         ])  # fmt: skip
+
+    def number(self) -> str:
+        """A plain number that counts or measures something."""
+        roll, digits = self.rng.random(), self.rng.choice([1, 2, 2, 3, 3, 4, 4, 5, 6])
+        value = self.rng.randint(10 ** (digits - 1), 10**digits - 1)
+        if roll < 0.15:
+            return f"{value}.{self.rng.randint(0, 9)}"
+        if roll < 0.25:
+            return f"{value:,}"
+        return f"{value / 7:.{self.rng.randint(1, 5)}f}" if roll < 0.3 else str(value)
+
+    def stamp(self) -> str:
+        """A moment as machines write it."""
+        rng = self.rng
+        day = f"20{rng.randint(10, 29)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
+        clock = f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}:{rng.randint(0, 59):02}"
+        return rng.choice(
+            [f"{day}T{clock}Z", f"{day} {clock}", f"{day}T{clock}+02:00", f"{clock}.{rng.randint(0, 999):03}"]
+        )
+
+    def plainreference(self) -> str:
+        """The number of an order, a ticket, a claim: nothing but digits."""
+        return self.digits(self.rng.choice([4, 5, 5, 6, 6, 7, 8, 8, 9, 10]))

@@ -30,6 +30,7 @@ from tagger_data import (
     multidogo,
     named,
     pii_syn,
+    plain_texts,
     presidio,
     questions,
     reviews,
@@ -145,7 +146,22 @@ def training_texts(root: Path, lexicon: Lexicon, without: str = "", made: int = 
     rows += noisy(list(web(root, lambda word: is_common(lexicon, word))), rng, lower=0.1, bare=0.05)
     rows += list(channel(root)) + list(reviews(root)) + list(sums(root))
     rows += noisy(list(declarations(root)), rng, lower=0.5, bare=0.3)
+    rows += labels(root, rng, {name.lower() for name in firsts + lasts})
     rng.shuffle(rows)
+    return rows
+
+
+def labels(root: Path, rng: random.Random, names: set[str], count: int = 6_000) -> list[Example]:
+    """Words alone and words joined to labels ("card_arrival"), as data sets answer with: nobody."""
+    seen = Counter(word for text in plain_texts(root) for word in re.findall(r"\b[a-z]{3,12}\b", text))
+    words = [word for word, _ in seen.most_common(8_000)[100:] if word not in names]
+    rows: list[Example] = []
+    for _ in range(count):
+        some = rng.choices(words, k=rng.choice([1, 1, 2, 2, 3, 4]))
+        if rng.random() < 0.3:
+            some = [word.title() for word in some]
+        text = rng.choice(["_", "_", "-", " ", " ", ""]).join(some) if len(some) > 1 else some[0]
+        rows.append((text + rng.choice(["", "", "", "."]), []))
     return rows
 
 

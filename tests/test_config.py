@@ -88,3 +88,9 @@ def test_written_configuration_reads_back_with_origins(tmp_path: Path) -> None:
 
 def test_aliases_are_keys() -> None:
     assert set(ALIASES.values()) <= keys().keys()
+
+
+def test_lengths_that_leave_nothing():
+    with pytest.raises(ConfigError, match="min_words 9 is more than max_words 3"):
+        load_config(sets=["clean.min_words=9", "clean.max_words=3"])
+    load_config(sets=["clean.min_words=3", "clean.max_words=3"])

@@ -38,6 +38,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
+@pytest.mark.slow
 def test_walkthrough_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "walkthrough.md"
     environment = os.environ | {"OWNCHAT_HOME": str(workplace / "home")}

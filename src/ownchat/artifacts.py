@@ -61,6 +61,28 @@ def home() -> Path:
     return path
 
 
+def previews() -> Path:
+    """Where the pages of ``ownchat clean --preview`` are, each in a folder of its run's name."""
+    return home() / "previews"
+
+
+@contextmanager
+def owner_only() -> Iterator[None]:
+    """What is written meanwhile is for its owner alone: files 0600, folders 0700. Also stands over a function.
+
+    The mask is the process's: other threads that write at the same time have it, too.
+
+    >>> with owner_only():
+    ...     oct(os.umask(0o077))
+    '0o77'
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def run_directory(name: str) -> Path:
     """NAME means ``runs/NAME`` first; it is a path only if it has a separator.
 

@@ -119,7 +119,7 @@ def clean(
         from ownchat.pipeline import clean_preview, run
 
         place = existing(source)
-        page = artifacts.home() / "previews" / (name or run.run_name(place)) / "clean.html"
+        page = artifacts.previews() / (name or run.run_name(place)) / "clean.html"
         console = Console(highlight=False)
         clean_preview.write_clean_preview(settings, place, page, console, show_private=show_private)
         return
@@ -264,8 +264,8 @@ def find_in_runs(
 
 
 @runs_app.command("purge-raw")
-def purge_raw(name: Annotated[str, typer.Argument(help="A finished run.")]) -> None:
-    """Remove a run's text as it came and what cleaning dropped; model, cleaned text and report stay."""
+def purge_raw(name: Annotated[str, typer.Argument(help="A run that is cleaned.")]) -> None:
+    """Remove a run's text as it came, what cleaning dropped and its preview; model, cleaned text and report stay."""
     from ownchat.pipeline import runs as of_machine
 
     typer.echo(f"{name}: raw and dropped text removed, {of_machine.purge_raw(name) / 1e6:,.1f} MB freed")

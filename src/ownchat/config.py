@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ownchat.errors import ConfigError, nearest
 
@@ -120,6 +120,12 @@ class CleanConfig(_Section):
     valid_share: float = Field(0.1, gt=0, lt=0.5, description="share for stopping and choosing checkpoints")
     test_share: float = Field(0.1, gt=0, lt=0.5, description="share for evaluation only")
     seed: int = Field(0, ge=0, description="which groups fall into which split")
+
+    @model_validator(mode="after")
+    def _some_length_is_left(self) -> CleanConfig:
+        if self.max_words is not None and self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is more than max_words {self.max_words}: no record would fit")
+        return self
 
 
 class TokenizerConfig(_Section):
@@ -253,7 +259,7 @@ def load_config(
             raise ConfigError(f"the value {raw!r} cannot be read", where=f"--set {key}", fix="quote it") from error
         _place(sections, key.strip(), value, where="--set")
         origins[key.strip()] = "given (--set)"
-    return _validate(sections, where=str(path) if path else "configuration"), origins
+    return check_values(sections, where=str(path) if path else "configuration"), origins
 
 
 def with_derived(config: Config, origins: Origins, derived: Mapping[str, tuple[Any, str]]) -> tuple[Config, Origins]:
@@ -263,7 +269,7 @@ def with_derived(config: Config, origins: Origins, derived: Mapping[str, tuple[A
     for key, (value, why) in derived.items():
         _place(sections, key, value, where="derived")
         origins[key] = f"derived ({why})"
-    return _validate(sections, where="derived"), origins
+    return check_values(sections, where="derived"), origins
 
 
 def to_yaml(config: Config, origins: Origins) -> str:
@@ -339,10 +345,12 @@ def _sections() -> str:
     return "sections are " + ", ".join(Config.model_fields)
 
 
-def _validate(sections: dict[str, dict[str, Any]], *, where: str) -> Config:
+def check_values(sections: dict[str, dict[str, Any]], *, where: str) -> Config:
+    """The configuration of ``{"train": {"epochs": 3}}``; raises :class:`ConfigError` for a value out of range."""
     try:
         return Config.model_validate(sections)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][:2])
-        raise ConfigError(f"{key} = {first['input']!r}: {first['msg'].lower()}", where=where) from error
+        given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"  # of a section as a whole
+        raise ConfigError(f"{key}{given}: {first['msg'].removeprefix('Value error, ').lower()}", where=where) from error

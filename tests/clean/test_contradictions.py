@@ -184,3 +184,56 @@ def test_real_collections_are_left_alone(tmp_path, name):
     report = stage.run(load_config()[0], {"source": DATASETS / name}, tmp_path / "data")
     rows = pa.array(range(report.counts["records"])).to_numpy()
     assert len(find_contradictions(lambda: read_batches(tmp_path / "data", 1024), rows).pairs) <= 1
+
+
+@pytest.mark.parametrize(
+    "answers, years, kept",
+    [
+        (("3", "5", "3"), (2020, 2022, 2024), "3"),  # the first one stands for the last one: it was said in 2024
+        (("3", "5", "5", "3"), (2024, 2022, 2023, 2020), "3"),
+        (("3", "5", "3"), (2020, 2025, 2024), "5"),
+    ],
+)
+def test_the_latest_answer_stays_when_it_was_given_before(tmp_path, answers, years, kept):
+    rows = contrary((None, None))[:20]
+    for number, (answer, year) in enumerate(zip(answers, years, strict=True)):
+        one = row(LONG, f"It takes {answer} days in all.", group=f"customer {number}")
+        one["messages"][1]["time"] = f"{year}-05-01T10:00:00Z"
+        rows.append(one)
+    clean(tmp_path, jsonl(tmp_path / "a.jsonl", rows), "clean.contradictions=drop")
+    records = split_records(tmp_path)
+    dropped = records.pop("dropped")
+    said = {one["messages"][1]["content"] for rows in records.values() for one in rows}
+    assert {text for text in said if text.startswith("It takes")} == {f"It takes {kept} days in all."}
+    assert len(dropped) == len(answers) - 1
+
+
+@pytest.mark.parametrize(
+    "first, second, apart",
+    [
+        ("We open the shop at 9 am.", "We open the shop at 09:00.", False),
+        ("We open the shop at 9 a.m. sharp.", "We open the shop at 9.00 am sharp.", False),
+        ("We close the shop at 5:00 sharp.", "We close the shop at 5 pm sharp.", False),
+        ("We close the shop at 12 am.", "We close the shop at 00:00.", False),
+        ("We open the shop at 9 am.", "We open the shop at 9 pm.", True),
+        ("We open the shop at 09:00.", "We open the shop at 21:00.", True),
+        ("The offer ends on 31/12/2024.", "The offer ends on 2024-12-31.", False),
+        ("The offer ends on 31.12.24 at last.", "The offer ends on 12/31/2024 at last.", False),
+        ("The offer ends on 03/04/2024.", "The offer ends on 2024-04-03.", False),
+        ("The offer ends on 03/04/2024.", "The offer ends on 2024-03-04.", False),
+        ("The offer ends on 30/12/2024.", "The offer ends on 2024-12-31.", True),
+        ("The yearly fee is 0.500 percent.", "The yearly fee is 0.5 percent.", False),
+        ("The yearly fee is 0.500 percent.", "The yearly fee is 500 percent.", True),
+        ("The yearly fee is 1.500 percent.", "The yearly fee is 1.5 percent.", False),
+        ("The yearly fee is $1,200.", "The yearly fee is 1200 dollars.", False),
+        ("The yearly fee is $1,200,000.", "The yearly fee is $1,200.", True),
+    ],
+)
+def test_values_are_compared_not_how_they_are_written(first, second, apart):
+    for pair in ((first, second), (second, first)):
+        assert (disagreement(*pair) is not None) is apart
+
+
+def test_amounts_are_shown_as_they_are_read():
+    assert disagreement("The yearly fee is $1,200.", "The yearly fee is $1,500.") == "price: 1200 / 1500"
+    assert disagreement("The yearly fee is 0.500 %.", "The yearly fee is 5 %.") == "percent: 0.5 / 5"

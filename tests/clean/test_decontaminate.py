@@ -72,3 +72,28 @@ def test_a_wrong_path_or_nothing_to_look_for(tmp_path, content, part):
     data.run(config, {"source": jsonl(tmp_path / "in.jsonl", [("a b?", "c d.")])}, tmp_path / "1-data")
     with pytest.raises(DataError, match=part):
         run(config, {"data": tmp_path / "1-data"}, tmp_path / "2-clean")
+
+
+EXAM = (
+    "Anna Berg of 12 Main Street, Springfield called 0171 2345678 about her lost parcel, what should Kwame Mensah tell "
+    "her?"
+)
+
+
+@pytest.mark.parametrize("types", ["", "clean.private_types=[]"])
+def test_private_data_in_an_examination_hides_no_record(tmp_path, types):
+    """It is masked in the data, and stands in the examination as it is."""
+    pairs = [(spoken(100 + i, 20), spoken(200 + i, 20)) for i in range(20)]
+    pairs[4] = (EXAM, "Tell her that it was found.")
+    pairs[7] = (EXAM, "Tell anna.berg@example.com.")
+    pairs[9] = ("It goes: caf\u00c3\u00a9 " + spoken(1, 20), "Yes.")  # what the steps mend is found, too
+    (tmp_path / "exam").mkdir()
+    exam = jsonl(
+        tmp_path / "exam" / "a.jsonl", [(EXAM, "x"), ("caf\u00e9 " + " ".join(spoken(1, 20).split()[:12]), "y")]
+    )
+    sets = [f"clean.decontaminate=[{exam}]", "clean.min_words=8", *([types] if types else [])]
+    data.run(load_config()[0], {"source": jsonl(tmp_path / "in.jsonl", [("a", "b"), *pairs])}, tmp_path / "1-data")
+    report = run(load_config(sets=sets)[0], {"data": tmp_path / "1-data"}, tmp_path / "2-clean")
+    assert report.details["rules"]["row dropped"] == {"contaminated": 3, "too short": 1}
+    gone = [r["source"]["line"] for r in read_records(tmp_path / "2-clean" / "dropped")]
+    assert sorted(gone) == [1, 6, 9, 11]

@@ -40,6 +40,8 @@ def test_every_kind_of_leak_is_counted():
     found = leaks(batch(*train), batch(*valid), batch(*test))
     assert found == {"near_pairs": 1, "equal_replies": 1, "shared_runs": {"valid": 0.5, "test": 0.5}}
     assert leaks(batch(*train), [], [])["equal_replies"] == 0
+    turned = [(" ".join(reversed(question.split())), answer) for question, answer in train[7:9]]
+    assert leaks(batch(*train[:100]), batch(*turned), [])["near_pairs"] == 2  # alike by their words alone
 
 
 def jsonl(path, rows):

@@ -155,6 +155,36 @@ def test_short_records_that_nothing_else_is_like_go_by_any_measure(tmp_path):
     assert gone <= alike and len(gone) >= 0.98 * len(alike)  # the search by 5-character shingles finds nearly all
 
 
+@pytest.mark.parametrize("least, most", [(2, 5), (5, 14), (60, 90)])
+def test_the_same_words_in_another_order_are_related(tmp_path, least, most):
+    """Against all pairs by sets of words, among them copies of which runs of characters keep little."""
+    chance = random.Random(least)
+    texts = [spoken(chance, chance.randint(least, most)).split() for _ in range(120)]
+    for words in texts[:80]:
+        words = chance.sample(words, len(words))
+        for place in range(len(words) // 12):
+            words[place] = chance.choice(WORDS)
+        texts.append(words)
+    near = search(tmp_path, [chat(i, " ".join(words)) for i, words in enumerate(texts)])
+    sets = [set(words) for words in texts]
+    pairs = [(i, j) for i in range(200) for j in range(i) if len(sets[i] & sets[j]) >= 0.8 * len(sets[i] | sets[j])]
+    assert len(pairs) >= 60
+    assert all(near.related[i] == near.related[j] for i, j in pairs)
+    assert len(np.unique(near.related)) > 100
+
+
+def test_the_same_words_are_found_in_a_crowd_of_one_subject(tmp_path):
+    """Every record shares most of its words with a thousand others, so that all bands are crowded."""
+    chance = random.Random(4)
+    subject = WORDS[:30]
+    texts = [[*subject, *chance.sample(WORDS[30:], 14)] for _ in range(1000)]
+    texts = [chance.sample(words, len(words)) for words in texts]
+    texts += [chance.sample(words, len(words)) for words in texts[:100]]
+    near = search(tmp_path, [chat(i, " ".join(words)) for i, words in enumerate(texts)])
+    assert (near.related[:100] == near.related[1000:]).all()
+    assert len(np.unique(near.related)) > 950
+
+
 def edited(text: str, chance: random.Random, count: int) -> str:
     """The text with words exchanged, left out, swapped, or misspelt."""
     words = text.split()

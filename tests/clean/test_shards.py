@@ -103,3 +103,11 @@ def test_a_worker_that_dies_is_an_error(source, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(Exception, match="cleaning"):
         stage.run(load_config(sets=[*SETS, "data.workers=2"])[0], {"data": source}, tmp_path / "out")
+
+
+def test_what_another_layout_left_is_not_read(tmp_path, monkeypatch):
+    left = stage._resume(tmp_path, "key") / "00000"
+    left.mkdir()
+    assert stage._resume(tmp_path, "key") == left.parent and left.exists()
+    monkeypatch.setattr(stage, "LAYOUT", stage.LAYOUT + 1)
+    assert stage._resume(tmp_path, "key") == left.parent and not left.exists()

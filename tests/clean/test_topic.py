@@ -136,3 +136,20 @@ def test_sums_and_reviews_among_support_chats(tmp_path):
     far = learn_topic([batch]).distances(batch) > 3
     wrong = np.array(wrong)
     assert far[~wrong].sum() <= 2 and far[wrong].mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    "topic", ["nosuchfile.txt", "notes about topics.MD", "docs/topic", "/data/my topics/one", "../a"]
+)
+def test_a_path_that_leads_nowhere_is_no_description(tmp_path, topic):
+    with pytest.raises(DataError, match="no such file"):
+        read_description(topic)
+    config = load_config(sets=["clean.off_topic=drop", f"clean.topic={topic}"])[0]
+    with pytest.raises(DataError, match="no such file"):
+        stage.run(config, {"data": tmp_path / "not there either"}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_slash_between_words_is_a_description():
+    for text in ("refunds and/or returns", "Rooms, e.g. of hotels.", "Booking.com"):
+        assert read_description(text) == text

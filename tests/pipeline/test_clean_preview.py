@@ -6,10 +6,11 @@ import re
 import pytest
 from rich.console import Console
 
+from ownchat.clean.preview import StepView
 from ownchat.clean.recipe import read_recipe
 from ownchat.config import load_config
-from ownchat.errors import DataError
-from ownchat.pipeline.clean_preview import write_clean_preview
+from ownchat.errors import DataError, UserError
+from ownchat.pipeline.clean_preview import summary_table, write_clean_preview
 
 ROWS = [
     [("user", "Bob joined the channel"), ("user", "Hi, I am Anna Berg, anna.berg@example.org"), ("assistant", "Fine.")],
@@ -87,3 +88,60 @@ def test_nothing_to_show(tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="no record"):
         write_clean_preview(load_config()[0], tmp_path / "empty.jsonl", tmp_path / "p.html", Console(quiet=True))
+
+
+def test_the_summary_fits_a_narrow_terminal(tmp_path):
+    source = tmp_path / "chats.jsonl"
+    source.write_text(
+        "\n".join(json.dumps({"messages": [{"role": r, "content": c} for r, c in row]}) for row in COPIES)
+    )
+    console = Console(record=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115
+    write_clean_preview(load_config()[0], source, tmp_path / "page.html", console)
+    printed, page = console.export_text(), (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "…" not in printed
+    for switch in ("repair_encoding", "exact_duplicates", "near_duplicates", "decontaminate", "private_types"):
+        assert re.search(rf"clean\.{switch}\b", printed)
+    assert "1 groups" not in printed + page and "1 group" in printed and "1 group" in page
+
+
+def test_numbers_of_the_table_stay_whole(tmp_path):
+    view = StepView("exact_duplicates", "exact_duplicates", True, (20_000, 19_999), (120_000, 119_998))
+    console = Console(record=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(summary_table([view]))
+    printed = console.export_text()
+    for whole in ("clean.exact_duplicates", "20,000", "19,999", "120,000", "119,998"):
+        assert whole in printed, printed
+
+
+@pytest.mark.parametrize("show_private", [True, False])
+def test_placeholders_of_dropped_records_are_coloured(tmp_path, show_private):
+    row = {
+        "messages": [
+            {"role": "user", "content": "Is it so that nobody knows of this?"},
+            {"role": "assistant", "content": "Ask Anna Berg."},
+        ]
+    }
+    more = [{"messages": [{"role": r, "content": c} for r, c in one]} for one in COPIES]
+    source = tmp_path / "chats.jsonl"
+    source.write_text("\n".join(map(json.dumps, [row, row, *more])))
+    page = tmp_path / "page.html"
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text(json.dumps({"text": "Is it so that nobody knows of this?"}) + "\n")
+    sets = ["clean.private_deny=[Anna Berg]", f"clean.decontaminate=[{exam}]"]
+    write_clean_preview(load_config(sets=sets)[0], source, page, Console(quiet=True), show_private=show_private)
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"\[[A-Z]+_1\]", text.split("<main>")[1])
+    assert len(re.findall(r"Ask <mark class=\"p\d\">(person|custom)</mark>", text)) >= 2
+
+
+def test_settings_are_looked_at_first(tmp_path):
+    for sets, what in WRONG:
+        with pytest.raises(UserError, match=what):
+            write_clean_preview(load_config(sets=[sets])[0], tmp_path / "none", tmp_path / "p.html", Console())
+
+
+WRONG = [
+    ("clean.private_allow=['/(/']", "allow list, entry 1"),
+    ("clean.private_deny=[fine, ' ']", "entry 2 is empty"),
+    ("clean.decontaminate=[/nowhere/exam.csv]", "/nowhere/exam.csv: there is no such file"),
+]

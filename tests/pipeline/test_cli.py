@@ -80,6 +80,7 @@ def test_printed_result_fits_and_says_how_to_go_on(trained: dict) -> None:
     assert "not used" in text or "nothing dropped" in text
 
 
+@pytest.mark.slow
 def test_same_again_does_nothing_and_other_settings_are_a_new_run(
     home: Path, faq: Path, tiny_model: Path, trained: dict
 ) -> None:
@@ -240,6 +241,7 @@ def test_vocabulary_that_does_not_fit(home: Path, faq: Path, tiny_model: Path, t
     assert "do not belong together" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_does_not_train_again(home: Path, faq: Path, tiny_model: Path, trained: dict) -> None:
     """The report is missing (a crash, Ctrl-C): the same command makes it, and only it."""
     run = home / "runs" / "company-faq"
@@ -264,6 +266,7 @@ def test_names_that_are_no_names(home: Path, faq: Path, name: str) -> None:
     assert "cannot be a run's name" in ownchat(home, "runs", "--delete", name, code=2).stderr
 
 
+@pytest.mark.slow
 def test_control_characters_of_files_do_not_reach_the_terminal(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("question,answer\n" + "why\x1b]0;owned\x07?,be\x1b[31mcause it is\n" * 3)
     shown = ownchat(home, "import", tmp_path / "in.csv", "--preview", "--set", f"model.base={tiny_model}")

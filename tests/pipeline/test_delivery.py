@@ -12,14 +12,15 @@ import pytest
 from pyarrow import fs
 
 from ownchat import artifacts
+from ownchat.clean.recipe import result_key
 from ownchat.cli import app
-from ownchat.config import Config
+from ownchat.config import Config, load_config
 from ownchat.data.remote import Source, locate
 from ownchat.errors import RunError, UserError
 from ownchat.pipeline import delivery, run
 
 FAQ = "question,answer\n" + "".join(
-    f"What about number {n} of the {n * n}?,Take page {n} and read {n + 7} lines of it.\n" for n in range(30)
+    f"What about number {n} of the {n * n}?,Take page {n} and read {n + 7} lines of it.\n" for n in [*range(30), 0]
 )
 
 
@@ -71,9 +72,13 @@ def test_all_of_it_arrives_and_the_manifest_last(stage, target, monkeypatch):
     said: list[str] = []
     assert delivery.deliver(stage, target, said.append)
     names = {path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()}
-    assert set(put) == names and put[-1] == artifacts.MANIFEST
+    assert "dropped/00000.parquet" in names and "dropped" in said[0]
+    names -= {"dropped/00000.parquet"}
+    assert put[0] == delivery.MARKER and set(put[1:]) == names and put[-1] == artifacts.MANIFEST
     assert {"train/00000.parquet", "ledger.parquet"} <= names
-    assert delivery.look_at(target) == {name: (stage / name).stat().st_size for name in names}
+    there = delivery.look_at(target)
+    assert there.pop(artifacts.MANIFEST)
+    assert there == {name: (stage / name).stat().st_size for name in names - {artifacts.MANIFEST}}
     assert f"{len(names)} files" in said[0] and str(target) in said[0]
     put.clear()
     assert not delivery.deliver(stage, target, said.append)
@@ -120,11 +125,12 @@ def test_what_did_not_arrive_whole_gets_no_manifest(stage, target, monkeypatch):
     assert artifacts.MANIFEST not in delivery.look_at(target)
 
 
-def test_what_stands_there_stays(stage, target):
-    delivery._put(stage / "ledger.parquet", target, "train/99999.parquet", lambda _: None)
-    with pytest.raises(RunError, match=r'something else is there: "train/99999.parquet"'):
+@pytest.mark.parametrize("name", ["train/99999.parquet", "train/00000.parquet", "ledger.parquet", ".hidden"])
+def test_what_stands_there_stays(stage, target, name):
+    delivery._put(stage / "ledger.parquet", target, name, lambda _: None)
+    with pytest.raises(RunError, match=rf'something else is there: "{name}"'):
         delivery.deliver(stage, target)
-    assert list(delivery.look_at(target)) == ["train/99999.parquet"]
+    assert delivery.look_at(target) == {name: (stage / "ledger.parquet").stat().st_size}
 
 
 def test_another_stage_there_stays(stage, target):
@@ -133,7 +139,91 @@ def test_another_stage_there_stays(stage, target):
     artifacts.write_json(stage / artifacts.MANIFEST, {**manifest, "key": "another"})
     with pytest.raises(RunError, match="another cleaned stage is there"):
         delivery.deliver(stage, target)
-    assert delivery.read_manifest(target) == manifest
+    assert delivery.read_manifest(target)["key"] == manifest["key"]
+
+
+def test_somebody_elses_manifest_stays(stage, target):
+    other = stage / "ledger.parquet"
+    for name in (artifacts.MANIFEST, delivery.MARKER):
+        place = target / name if isinstance(target, Path) else locate(f"{target}/{name[:3]}")
+        delivery._put(other, place, name, lambda _: None)
+        with pytest.raises(RunError, match=f"{name} there is not ours"):
+            delivery.deliver(stage, place)
+        assert list(delivery.look_at(place)) == [name]
+
+
+def test_what_came_into_an_unfinished_copy_stays(stage, target):
+    mark(target, artifacts.read_json(stage / artifacts.MANIFEST)["key"], stage)
+    delivery._put(stage / "ledger.parquet", target, "notes.txt", lambda _: None)
+    with pytest.raises(RunError, match=r'in the unfinished copy: "notes.txt"'):
+        delivery.deliver(stage, target)
+
+
+def test_an_unfinished_copy_of_another_stage_stays(stage, target):
+    mark(target, "another", stage)
+    with pytest.raises(RunError, match="an unfinished copy of another stage"):
+        delivery.deliver(stage, target)
+
+
+def mark(target: Source, key: str, room: Path) -> None:
+    artifacts.write_json(room / "mark", {"key": key})
+    delivery._put(room / "mark", target, delivery.MARKER, lambda _: None)
+    (room / "mark").unlink()
+
+
+def test_a_complete_copy_loses_its_marker(stage, target):
+    delivery.deliver(stage, target)
+    mark(target, delivery.read_manifest(target)["key"], stage)
+    assert not delivery.deliver(stage, target)
+    assert delivery.MARKER not in delivery.look_at(target)
+
+
+def clean(source, to, *sets, **keywords):
+    config, origins = load_config(sets=sets)
+    return run.import_and_clean(source, name=None, config=config, origins=origins, clean=True, to=to, **keywords)
+
+
+def test_the_copy_holds_nothing_raw(tmp_path, monkeypatch):
+    monkeypatch.setenv("OWNCHAT_HOME", str(tmp_path / "home"))
+    dropped = "Who is Marvin Gallagher?,My number is 212 555 0147 and nothing more.\n" * 2
+    (tmp_path / "faq.csv").write_text(FAQ + dropped)
+    sets = ["clean.min_words=16", "clean.private_deny=[Project Zebra]"]
+    said: list[str] = []
+    clean(tmp_path / "faq.csv", tmp_path / "out", *sets, say=said.append)
+    assert any("without dropped/" in line for line in said)
+    sent = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    for raw in (b"Gallagher", b"555", b"Zebra"):
+        assert raw not in sent
+    manifest = delivery.read_manifest(tmp_path / "out")
+    assert manifest["config"]["clean"]["private_deny"] == ["1 entries, not copied"]
+    assert manifest["report"]["counts"]["dropped"] >= 2
+
+
+def test_refusals_come_before_the_cleaning(stage, tmp_path, monkeypatch):
+    (tmp_path / "mine" / "train").mkdir(parents=True)
+    (tmp_path / "mine" / "train" / "00000.parquet").write_bytes(b"mine")
+    delivery.deliver(stage, tmp_path / "there")
+    monkeypatch.setattr("ownchat.clean.stage.run", lambda *_: pytest.fail("cleaned"))
+    monkeypatch.chdir(tmp_path)
+    say = {"say": lambda _: None}
+    with pytest.raises(RunError, match="something else is there"):
+        clean("faq.csv", "mine", **say)
+    assert (tmp_path / "mine" / "train" / "00000.parquet").read_bytes() == b"mine"
+    for nothing in ("", "  "):
+        with pytest.raises(UserError, match="an empty name"):
+            clean("faq.csv", nothing, **say)
+    with pytest.raises(RunError, match="another cleaned stage"):
+        clean("faq.csv", "there", "clean.seed=7", **say)
+
+
+def test_the_key_is_known_before(stage, tmp_path):
+    (tmp_path / "exam.txt").write_text("Is this one of the questions that nobody shall know before the examination?")
+    (tmp_path / "topic.txt").write_text("number page lines")
+    sets = [f"clean.decontaminate=[{tmp_path / 'exam.txt'}]", "clean.off_topic=flag"]
+    sets += [f"clean.topic={tmp_path / 'topic.txt'}"]
+    made = clean(tmp_path / "faq.csv", None, *sets, say=lambda _: None)
+    key = artifacts.read_json(made / artifacts.CLEAN / artifacts.MANIFEST)["key"]
+    assert result_key(load_config(sets=sets)[0], made / artifacts.IMPORT) == key
 
 
 def test_places_that_cannot_be(stage, there, tmp_path):
@@ -169,6 +259,6 @@ def test_from_storage_to_storage_at_the_command_line(there, tmp_path, monkeypatc
     page = CliRunner().invoke(app, ["clean", "s3://bucket/In Box", "--preview"], catch_exceptions=False)
     assert page.exit_code == 0 and (tmp_path / "home" / "previews" / "in-box" / "clean.html").exists()
     look = CliRunner().invoke(app, ["import", "s3://bucket/In Box", "--preview", "--json"], catch_exceptions=False)
-    assert '"conversations": 30' in look.output
+    assert '"conversations": 31' in look.output
     stored = b"".join(path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file())
     assert b"test-secret" not in stored and b"test-id" not in stored

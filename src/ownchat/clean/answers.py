@@ -7,7 +7,9 @@ names are taken out of them: "Delivery takes 3 days" and "Delivery takes five da
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
 LABEL_WORDS = 3  # of an answer that can be a label
 ALIKE = 0.75  # shared share of the words of two sentences that speak of the same
@@ -33,11 +35,12 @@ _VALUE = re.compile(
     rf"(?P<link>(?:https?://|www\.)[^\s)\]>,;\"']*[^\s)\]>,;\"'.?!])|"
     rf"(?P<price>[$€£¥]\s?{_DIGITS}|\b{_DIGITS}\s?(?:[$€£¥]|(?:dollars?|euros?|pounds?|usd|eur|gbp|sek|kr|kronor)\b))|"
     rf"(?P<percent>\b{_DIGITS}\s?(?:%|percent\b|per cent\b))|"
-    rf"(?P<date>\b\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}\b)|(?P<time>\b\d{{1,2}}(?::\d\d)?\s?[ap]\.?m\b|\b\d{{1,2}}:\d\d\b)|"
+    rf"(?P<date>\b\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}\b)|(?P<time>\b\d{{1,2}}(?:[:.]\d\d)?\s?[ap]\.?m\b|\b\d{{1,2}}:\d\d\b)|"
     rf"(?P<day>\b(?:{_DAYS})s?\b)|(?P<month>\b(?:{_MONTHS})\b)|"
     rf"(?P<number>\b{_DIGITS}\b|\b(?:{'|'.join(_NUMBER_WORDS)})\b)",
     re.IGNORECASE,
 )
+_AMOUNTS = ("price", "percent", "number")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|<\w+>")
 _NAME = re.compile(r"(?<=[a-z,;:] )(?:[A-ZÄÖÜÅÉ][\w'’-]+)(?: [A-ZÄÖÜÅÉ][\w'’-]+)*")
@@ -184,7 +187,8 @@ def disagreement(first: str, second: str, *, labels: bool = False) -> str | None
 class _Sentence:
     words: frozenset[str]  # without values, negations, opposites and light words
     all_words: frozenset[str]
-    values: dict[str, frozenset[str]]  # kind -> values
+    values: dict[str, frozenset[str]]  # kind -> values; of one that can be read in two ways both
+    said: dict[str, frozenset[str]]  # kind -> values as they are shown
     negations: int
 
 
@@ -192,27 +196,28 @@ def _sentences(text: str) -> list[_Sentence]:
     found = []
     for raw in _SENTENCE.split(text)[:MOST_SENTENCES]:
         values: dict[str, set[str]] = {}
+        said: dict[str, set[str]] = {}
 
-        def take(match: re.Match[str], values: dict[str, set[str]] = values) -> str:
+        def take(match: re.Match[str], values: dict[str, set[str]] = values, said: dict[str, set[str]] = said) -> str:
             kind = match.lastgroup or ""
-            value = match[0].lower().rstrip("/")
-            if kind in ("price", "percent", "number"):
-                value = _NUMBER_WORDS.get(value) or _plain_number(value)
-            elif kind == "day":
-                value = value.rstrip("s")
-            values.setdefault(kind, set()).add(re.sub(r"\s", "", value))
+            readings = _readings(kind, match[0].lower())
+            values.setdefault(kind, set()).update(readings)
+            shown = readings[:1] if kind in _AMOUNTS else readings
+            said.setdefault(kind, set()).add(" or ".join(shown))
             return f" <{kind}> "
 
         masked = _VALUE.sub(take, raw)
         for name in _NAME.findall(masked):
             values.setdefault("name", set()).add(name)
+            said.setdefault("name", set()).add(name)
         masked = _NAME.sub("<name>", masked)
         plain = _NEGATED.sub(lambda match: _PLAIN.get((match[1] or "ca").lower(), "can not"), masked)
         negations = len(_NEGATION.findall(plain))
         words = frozenset(_WORD.findall(re.sub(r"n['’]t\b", "", _NEGATION.sub(" ", plain)).lower()))
         telling = frozenset(word for word in words - _LIGHT - _POLES if not word.startswith("<"))
         every = frozenset(_WORD.findall(plain.lower()))
-        found.append(_Sentence(telling, every, {k: frozenset(v) for k, v in values.items()}, negations))
+        kinds, shown = ({k: frozenset(v) for k, v in some.items()} for some in (values, said))
+        found.append(_Sentence(telling, every, kinds, shown, negations))
     return found
 
 
@@ -230,7 +235,7 @@ def _apart(a: _Sentence, b: _Sentence, everywhere: list[dict[str, set[str]]]) ->
             a.words == b.words and a.all_words & _POLES == b.all_words & _POLES and a.values.keys() == b.values.keys()
         )
         if apart or (same_frame and ours - everywhere[1][kind] and theirs - everywhere[0][kind]):
-            return f"{kind}: {', '.join(sorted(ours))} / {', '.join(sorted(theirs))}"
+            return f"{kind}: {', '.join(sorted(a.said[kind]))} / {', '.join(sorted(b.said[kind]))}"
     if a.values.get("number") != b.values.get("number"):  # something else is said
         return None
     poles = [(sentence.all_words & _POLES) - set(_NEGATING) for sentence in (a, b)]
@@ -257,11 +262,64 @@ def _alike(first: frozenset[str], second: frozenset[str]) -> bool:
     return len(first & second) >= ALIKE * len(first | second)
 
 
-def _plain_number(text: str) -> str:
-    """A number without its sign and thousands: "$1,200.00" is 1200."""
+def _readings(kind: str, text: str) -> list[str]:
+    """What a value says, in one form for every way to write it; several where it can be read in several ways.
+
+    >>> _readings("time", "9 a.m"), _readings("date", "31/12/2024"), _readings("date", "03/04/24")
+    (['09:00'], ['2024-12-31'], ['2024-03-04', '2024-04-03'])
+    """
+    plain = re.sub(r"\s", "", text.rstrip("/"))
+    if kind in _AMOUNTS:
+        return [_NUMBER_WORDS[plain]] if plain in _NUMBER_WORDS else _plain_numbers(plain)
+    if kind == "time":
+        return _clocks(plain) or [plain]
+    if kind == "date":
+        return sorted(set(_dates(plain))) or [plain]
+    return [plain.rstrip("s") if kind == "day" else plain]
+
+
+def _clocks(text: str) -> list[str]:
+    """A time of day by 24 hours; "5:00" may be in the morning or in the afternoon, "05:00" and "17:00" are told."""
+    match = re.fullmatch(r"(\d+)(?:[:.](\d\d))?(?:([ap])\.?m)?", text)
+    if match is None or int(match[1]) > 24:
+        return []
+    hour, minute = int(match[1]), match[2] or "00"
+    if match[3]:
+        hours = [hour % 12 + 12 * (match[3] == "p")] if hour <= 12 else [hour]
+    else:
+        hours = [hour, hour + 12] if len(match[1]) == 1 or hour in (10, 11) else [hour % 24]
+    return [f"{hour:02}:{minute}" for hour in hours]
+
+
+def _dates(text: str) -> Iterator[str]:
+    """The days that a date can mean: year first, or day and month in either order (with points the day is first)."""
+    one, two, three = parts = re.split(r"[-/.]", text)
+    orders = [(one, two, three)] if len(one) == 4 else [(three, two, one)] if "." in text else [
+        (three, two, one), (three, one, two)]  # fmt: skip
+    for year, month, day in orders:
+        if len(year) in (2, 4) and max(map(len, parts)) <= 4:
+            try:
+                yield date(int(year) + 2000 * (len(year) == 2), int(month), int(day)).isoformat()
+            except ValueError:
+                continue
+
+
+def _plain_numbers(text: str) -> list[str]:
+    """A number without its sign and thousands; one mark before three digits can be of thousands or of decimals.
+
+    >>> _plain_numbers("$1,200.00"), _plain_numbers("0.500 percent"), _plain_numbers("1.500")
+    (['1200'], ['0.5'], ['1500', '1.5'])
+    """
     digits = re.sub(r"[^\d.,]", "", text).strip(".,")
-    digits = re.sub(r"[.,](?=\d{3}(?:\D|$))", "", digits).replace(",", ".")
-    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+    marks = re.findall(r"[.,]", digits)
+    if len(set(marks)) == 1 and len(marks) > 1:  # 1.200.000
+        return [re.sub(r"[.,]", "", digits)]
+    whole, mark, decimals = digits.rpartition(marks[-1]) if marks else (digits, "", "")
+    whole = re.sub(r"[.,]", "", whole)
+    fraction = f"{whole}.{decimals}".rstrip("0").rstrip(".")
+    if len(marks) == 1 and len(decimals) == 3 and len(whole) <= 3 and not whole.startswith("0"):
+        return [whole + decimals, fraction]
+    return [fraction] if mark else [whole]
 
 
 def _distance(one: str, other: str) -> int:

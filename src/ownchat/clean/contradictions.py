@@ -65,15 +65,19 @@ class Found:
 class _Exchange:
     question: str
     answer: str
-    time: str | None
 
 
-def find_contradictions(batches: Callable[[], Iterator[pa.RecordBatch]], kept: np.ndarray) -> Found:
+def find_contradictions(
+    batches: Callable[[], Iterator[pa.RecordBatch]], kept: np.ndarray, copy_of: np.ndarray | None = None
+) -> Found:
     """Look for contradictions among the records ``kept`` (ascending indices) of ``batches``, which is read twice.
 
-    In memory are 24 bytes for each word of a short question (16 words at most), and the texts of those that share one.
+    ``copy_of``: for every record the one that stands for it; what copies say was said when the last of them said it. In
+    memory are 24 bytes for each word of a short question (16 words at most), and the texts of those that share one.
     """
-    questions, answers = _keys(batches(), kept)
+    questions, answers, times = _keys(batches(), kept)
+    if copy_of is not None:
+        np.maximum.at(times, copy_of, times.copy())
     keys, owners = questions
     order = np.lexsort((owners, keys))
     keys, owners = keys[order], owners[order]
@@ -88,7 +92,8 @@ def find_contradictions(batches: Callable[[], Iterator[pa.RecordBatch]], kept: n
         said = answers[members]
         if (said == said[0]).all():
             continue
-        distinct = members[np.sort(np.unique(said, return_index=True)[1])]
+        latest = np.lexsort((members, -times[members]))  # of those that say the same, the last one speaks
+        distinct = np.sort(members[latest[np.unique(said[latest], return_index=True)[1]]])
         chosen = distinct[:MOST_OF_QUESTION].tolist()
         if len(wanted) >= MOST_HELD:
             left_out += len(chosen)
@@ -105,7 +110,7 @@ def find_contradictions(batches: Callable[[], Iterator[pa.RecordBatch]], kept: n
             for other in chosen[:place]:
                 if (other, one) not in found:
                     both_labels = int(answers[one]) in labels and int(answers[other]) in labels
-                    contradiction = _compare(other, one, exchanges[other], exchanges[one], both_labels)
+                    contradiction = _compare(other, one, exchanges[other], exchanges[one], both_labels, times)
                     if contradiction is not None:
                         found[other, one] = contradiction
     return Found([found[pair] for pair in sorted(found)], left_out)
@@ -133,7 +138,9 @@ def settle(found: Found, ids: np.ndarray, *, drop: bool) -> tuple[dict[int, tupl
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _compare(one: int, other: int, first: _Exchange, second: _Exchange, both_labels: bool) -> Contradiction | None:
+def _compare(
+    one: int, other: int, first: _Exchange, second: _Exchange, both_labels: bool, times: np.ndarray
+) -> Contradiction | None:
     # Which of many labels fits may hang on a small word ("call me Tom"): there only what is polite can differ.
     fillers = _POLITE if both_labels else _FILLERS
     if not one_slip(first.question, second.question, set(fillers.split())):
@@ -143,19 +150,21 @@ def _compare(one: int, other: int, first: _Exchange, second: _Exchange, both_lab
     detail = disagreement(first.answer, second.answer, labels=both_labels)
     if detail is None:
         return None
-    times = _moment(first.time), _moment(second.time)
     older = None
-    if times[0] is not None and times[1] is not None and times[0] != times[1]:
-        older = one if times[0] < times[1] else other
+    if min(times[one], times[other]) > -np.inf and times[one] != times[other]:
+        older = one if times[one] < times[other] else other
     return Contradiction(one, other, detail, first.question, (first.answer, second.answer), older)
 
 
-def _moment(text: str | None) -> datetime | None:
+def _seconds(text: str | None) -> float:
+    """Seconds since 1970; minus infinity when no time is told."""
     try:
         moment = datetime.fromisoformat(text) if text else None
     except ValueError:
-        return None
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+        moment = None
+    if moment is None:
+        return -np.inf
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _first_exchanges(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -174,13 +183,23 @@ def _first_exchanges(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
     return rows, places[rows]
 
 
-def _keys(batches: Iterator[pa.RecordBatch], kept: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Keys of short questions with the record of each (several for a record), and the key of every record's answer."""
+def _keys(
+    batches: Iterator[pa.RecordBatch], kept: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+    """Keys of short questions with the record of each (several for a record); of every record the key of its answer,
+    and when it was given, in seconds.
+    """
     fillers = np.unique(word_hashes(fold(pa.array([_FILLERS])))[0])
     keys, owners, answers = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    told = [np.empty(0)]
     start = 0
     for batch in batches:
         rows, places = _first_exchanges(batch)
+        told.append(np.full(len(batch), -np.inf))
+        times = flat_messages(batch).field("time")
+        if times.null_count < len(times):
+            of_reply, of_question = (times.take(pa.array(places + after)) for after in (1, 0))
+            told[-1][rows] = [_seconds(time) for time in pc.coalesce(of_reply, of_question).to_pylist()]
         rows, places = (one[np.isin(rows + start, kept)] for one in (rows, places))
         contents = flat_messages(batch).field("content")
         asked = fold(pc.utf8_slice_codeunits(contents.take(pa.array(places)), 0, _CHARS))
@@ -192,7 +211,7 @@ def _keys(batches: Iterator[pa.RecordBatch], kept: np.ndarray) -> tuple[tuple[np
             owners.append(rows[first:last][owned] + start)
         answers.append(replies)
         start += len(batch)
-    return (np.concatenate(keys), np.concatenate(owners)), np.concatenate(answers)
+    return (np.concatenate(keys), np.concatenate(owners)), np.concatenate(answers), np.concatenate(told)
 
 
 def _question_keys(hashes: np.ndarray, starts: np.ndarray, fillers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,8 +254,6 @@ def _exchanges(batches: Iterator[pa.RecordBatch], wanted: np.ndarray) -> dict[in
         messages = flat_messages(batch)
         for row, place in zip(rows[chosen].tolist(), places[chosen].tolist(), strict=True):
             asked, reply = messages[place].as_py(), messages[place + 1].as_py()
-            found[row + start] = _Exchange(
-                (asked["content"] or "")[:_CHARS], (reply["content"] or "")[:_CHARS], reply["time"] or asked["time"]
-            )
+            found[row + start] = _Exchange((asked["content"] or "")[:_CHARS], (reply["content"] or "")[:_CHARS])
         start += len(batch)
     return found

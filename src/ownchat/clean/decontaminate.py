@@ -2,7 +2,7 @@
 
 A message of the examination is found by the runs of 13 words in it (Brown et al. 2020), a short one of 8 to 12 words by
 its runs of 8. A run that stands in one of a hundred records is a form of words ("Choose the best answer from the ...")
-and no evidence.
+and no evidence. Records are looked at as they came in, before private data is masked, and as they are written.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ownchat.artifacts import SPLITS
-from ownchat.clean.near import LEAST_ESTIMATE, SIMILAR, Cache
+from ownchat.clean.near import LEAST_ESTIMATE, SIMILAR, WORDS_ESTIMATE, Cache
 from ownchat.clean.shingles import Folded, jaccard, ngrams, word_hashes
 from ownchat.clean.signatures import sides
 from ownchat.clean.sketches import Sketches, SketchWriter, candidates, estimates
@@ -29,7 +29,7 @@ def leaks(
 ) -> dict[str, Any]:
     """Count what the splits share, from the records alone.
 
-    ``near_pairs``: pairs in two splits with a Jaccard similarity of 5-character shingles of .8 or more;
+    ``near_pairs``: pairs in two splits with a Jaccard similarity of .8 or more, of 5-character shingles or of words;
     ``equal_replies``: different replies of eight words or more that stand in two splits; ``shared_runs``: for valid and
     test the share of (at most 2,000) records with a run of 13 words that stands in train, boilerplate left out.
     """
@@ -62,16 +62,22 @@ def count_leaks(sketches: Sketches, replies: Links, splits: np.ndarray) -> dict[
 
 
 def _near_pairs(sketches: Sketches, splits: np.ndarray) -> int:
-    cache = Cache(sketches)
-    found: set[tuple[int, int]] = set()
-    for first, second in candidates(sketches, np.flatnonzero(splits >= 0)):
-        cross = splits[first] != splits[second]
-        first, second = first[cross], second[cross]
-        worth = estimates(sketches, first, second) >= LEAST_ESTIMATE
-        for pair in set(zip(first[worth].tolist(), second[worth].tolist(), strict=True)) - found:
-            if jaccard(cache[pair[0]].characters, cache[pair[1]].characters) >= SIMILAR:
-                found.add(pair)
-    return len(found)
+    cache, count = Cache(sketches), 0
+    seen = np.zeros(1, np.uint64)  # keys of the pairs compared
+    for words, least in ((False, LEAST_ESTIMATE), (True, WORDS_ESTIMATE)):
+        for first, second in candidates(sketches, np.flatnonzero(splits >= 0), words=words):
+            cross = splits[first] != splits[second]
+            first, second = first[cross], second[cross]
+            worth = estimates(sketches, first, second, words=words) >= least
+            keys = (first[worth].astype(np.uint64) << np.uint64(32)) | second[worth].astype(np.uint64)
+            keys = np.setdiff1d(keys, seen)
+            seen = np.union1d(seen, keys)
+            for key in keys.tolist():
+                one, other = cache[key >> 32], cache[key & 0xFFFFFFFF]
+                count += (
+                    jaccard(one.words, other.words) >= SIMILAR or jaccard(one.characters, other.characters) >= SIMILAR
+                )
+    return count
 
 
 def _equal_replies(replies: Links, splits: np.ndarray) -> int:

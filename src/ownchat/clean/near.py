@@ -26,6 +26,7 @@ from ownchat.clean.sketches import Sketches, candidates, estimates
 
 SIMILAR = 0.8  # Jaccard similarity from which two records are near duplicates
 SIMILAR_CHARACTERS = 0.77  # the same for 5-character shingles, so that other ways of counting do not find more
+SIMILAR_WORDS = 0.75  # the same for words where splits are concerned: who counts find_phone as one word finds more
 SHORT_WORDS = 32  # in a shorter record one word matters: pairs of words are compared, not characters
 CHAIN = 0.6  # a group of longer records may be a chain; what is less like the kept one starts a group of its own
 SIDE = 0.4  # both what was asked and what was answered must be alike: same passage, other question, is no copy;
@@ -144,7 +145,7 @@ def is_loose_copy(first: Compared, second: Compared) -> bool:
 
 def is_related(first: Compared, second: Compared) -> bool:
     """Whether a split must not part two records: alike by any measure."""
-    return likeness(first, second) >= SIMILAR
+    return likeness(first, second) >= SIMILAR or jaccard(first.words, second.words) >= SIMILAR_WORDS
 
 
 def _alike_on_both_sides(first: Compared, second: Compared) -> bool:
@@ -203,10 +204,8 @@ class _Search:
     def look(self, first: np.ndarray, second: np.ndarray, *, words: bool = False) -> None:
         """Prove those of some pairs that can still join something; ``words``: pairs that share a band of words."""
         roots = _roots(self.copies)
-        chosen = roots[first] != roots[second]
-        chosen &= (
-            self._least_failures(_WORDS if words else _LIKELY, first, second) < _LIMITS[_WORDS if words else _LIKELY]
-        )
+        kind = _WORDS if words else _LIKELY
+        chosen = (roots[first] != roots[second]) & (self._least_failures(kind, first, second) < _LIMITS[kind])
         first, second = first[chosen], second[chosen]
         estimate = estimates(self._sketches, first, second, words=words)
         chosen = estimate >= (WORDS_ESTIMATE if words else LOOSE_ESTIMATE)
@@ -237,11 +236,11 @@ class _Search:
             for one in pair:
                 self._failures[kinds[place], one] += 1
             found = likeness(*compared)
-            if found >= SIMILAR:
+            if found >= SIMILAR_WORDS and is_related(*compared):
                 _join(self.related, *pair)
                 if self._can_go[list(pair)].all() and is_loose_copy(*compared):
                     doubtful.append(pair)
-            if found >= NEIGHBOUR:
+            if found >= NEIGHBOUR and not words:  # the crowd is what runs of characters find
                 for one in pair:
                     self.neighbours[one] += 1
         self._failed = np.sort(np.concatenate([self._failed, np.array(missed, np.uint64)]))

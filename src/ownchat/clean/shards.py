@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ownchat.clean.batches import count_messages
+from ownchat.clean.batches import count_messages, with_column
 from ownchat.clean.boilerplate import Learned
 from ownchat.clean.decontaminate import Examination
+from ownchat.clean.private.step import redact_private
 from ownchat.clean.shingles import Folded, whole
-from ownchat.clean.signatures import concatenate, sides, signatures
+from ownchat.clean.signatures import Sides, concatenate, sides, signatures
 from ownchat.clean.sketches import FORM_SAMPLE, SketchWriter, learn_forms
-from ownchat.clean.steps import run_steps, steps_for
+from ownchat.clean.steps import Step, run_steps, steps_for
 from ownchat.clean.topic import SAMPLE as TOPIC_SAMPLE
 from ownchat.clean.topic import Topic, learn_topic, read_description
 from ownchat.config import CleanConfig
@@ -38,6 +39,7 @@ LEAST_BYTES = 16_000_000  # of parquet; below, a process is not worth its start
 MOST_WORKERS = 4  # when nobody says how many: each holds about a quarter of a gigabyte
 _BATCH_BYTES = 4_000_000  # of text worked on at a time
 _ROWS = 1024
+_MASKED_CHARS = 20_000  # of a dropped document of which the beginning is shown
 DONE, HASHES, FOUND, FORMS, TOPIC = "done.json", "signatures.npz", "contaminated.npz", "forms.npy", "topic.npz"
 
 Job = tuple[Path, Path]  # a shard, and the folder that it leaves
@@ -48,6 +50,7 @@ class Dropped:
     """Dropped records are kept in shards of their own, and a few of each rule are shown."""
 
     writer: ShardWriter
+    mask: Step | None = None  # takes private data out of what is shown; none: it is out, or is not masked at all
     examples: list[dict[str, Any]] = field(default_factory=list)
     shown: dict[str, int] = field(default_factory=dict)
 
@@ -56,7 +59,11 @@ class Dropped:
         self.writer.write(batch)
         for index, rule in enumerate(rules):
             if self.shown.get(rule, 0) < EXAMPLES:
-                row = batch.slice(index, 1).to_pylist()[0]
+                one = batch.slice(index, 1)
+                if self.mask is not None:
+                    start = pc.utf8_slice_codeunits(one.column("text"), 0, _MASKED_CHARS)
+                    one = self.mask(with_column(one, "text", start))[0]
+                row = one.to_pylist()[0]
                 text = row["text"] or " / ".join(turn["content"] or "" for turn in row["messages"] or ())
                 source = {"file": row["source"]["file"], "line": row["source"]["line"]}
                 self.show({"rule": rule, "id": row["id"], **source, "text": " ".join(text.split())[:160]})
@@ -181,14 +188,17 @@ def clean_shard(path: Path, folder: Path, tools: Tools, advance: Callable[..., N
         ShardWriter(aside / "dropped") as gone,
         SketchWriter(aside, tools.forms) as sketches,
     ):
-        dropped = Dropped(gone)
+        dropped = Dropped(gone, dict(steps).get(redact_private.__name__))
         for batch in small_batches(path):
             rows = len(batch)
+            looks = [(batch, _look(tools.examination, batch))]
             ledger.enter("row", rows)
             ledger.enter("message", int(count_messages(batch).sum()))
             after = batch
-            for _, before, left, entries in run_steps(batch, steps):
+            for name, before, left, entries in run_steps(batch, steps):
                 after = left
+                if name == redact_private.__name__ and before is not batch:
+                    looks.append((before, _look(tools.examination, before)))
                 ledger.add(entries)
                 rules = {entry.id: entry.rule for entry in entries if entry.unit == "row" and entry.fate == "dropped"}
                 if rules:
@@ -199,8 +209,10 @@ def clean_shard(path: Path, folder: Path, tools: Tools, advance: Callable[..., N
                 parts.append(signatures(after, said))
                 sketches.add(said.asked, said.answered)
                 if tools.examination is not None:
-                    rows_found, runs = tools.examination.find(whole(said.asked, said.answered))
-                    found.append(np.stack([rows_found + start, runs]))
+                    # The steps bring out what the examination says (mended text) and hide it (private data).
+                    earlier = [_survivors(pairs, before, after) for before, pairs in looks]
+                    pairs = np.concatenate([*earlier, _look(tools.examination, after, said)], axis=1)
+                    found.append(np.unique(pairs, axis=1) + np.array([[start], [0]]))
                 start += len(after)
                 kept.write(after)
             advance(rows)
@@ -217,6 +229,21 @@ def clean_shard(path: Path, folder: Path, tools: Tools, advance: Callable[..., N
         if not folder.exists():
             raise
         shutil.rmtree(aside)
+
+
+def _look(examination: Examination | None, batch: pa.RecordBatch, said: Sides | None = None) -> np.ndarray:
+    """Rows that hold runs of the examination, and the runs: shape ``(2, pairs)``."""
+    if examination is None:
+        return np.empty((2, 0), np.int64)
+    said = said or sides(batch)
+    return np.stack(examination.find(whole(said.asked, said.answered)))
+
+
+def _survivors(found: np.ndarray, before: pa.RecordBatch, after: pa.RecordBatch) -> np.ndarray:
+    """What :func:`_look` found in the batch before the steps, as rows of what they left."""
+    places = pc.fill_null(pc.index_in(before.column("id"), after.column("id")), -1).to_numpy().astype(np.int64)
+    rows = places[found[0]]
+    return np.stack([rows, found[1]])[:, rows >= 0]
 
 
 def small_batches(path: Path) -> Iterator[pa.RecordBatch]:

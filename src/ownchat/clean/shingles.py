@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ownchat.clean.batches import normalize
 from ownchat.clean.words import mix
 
 SHINGLE = 5  # characters: long enough that unrelated texts of a language share few, short enough to survive a typo
@@ -23,7 +24,8 @@ _SPACE = 32
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _ALONE = ((0xE00, 0xEFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0x20000, 0x3FFFF))
 _UNSPACED = re.compile("[" + "".join(f"{chr(low)}-{chr(top)}" for low, top in _ALONE) + "]")
-_PIECE = 1 << 20  # characters worked on at a time: about 60 bytes of memory each
+_FACTORS = mix(np.arange(64, dtype=np.uint64) + _BASE) | np.uint64(1)
+_PIECE = 1 << 16  # characters worked on at a time: what a core's cache holds, about 60 bytes of memory each
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def fold(texts: pa.Array) -> Folded:
     >>> "".join(map(chr, folded.text(0))), len(folded.text(1))
     ('where is my order', 0)
     """
-    texts = pc.utf8_normalize(pc.fill_null(texts, ""), form="NFKC")
+    texts = normalize(pc.fill_null(texts, ""), "NFKC")
     lengths = pc.utf8_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
     points = np.frombuffer("".join(texts.to_pylist()).encode("utf-32-le"), np.uint32)
     points = _folding()[points]
@@ -143,13 +145,15 @@ def _words(folded: Folded) -> tuple[np.ndarray, np.ndarray]:
     if not len(points):
         return np.empty(0, np.uint64), np.empty(0, np.int64)
     begins = _word_borders(folded)
-    first = np.zeros(len(points), np.int64)
-    first[begins] = begins
-    # A word's hash: the sum over its characters of value * base**place, with the place counted from its own beginning.
-    place = np.arange(len(points)) - np.maximum.accumulate(first)
-    values = mix(points.astype(np.uint64) + (place.astype(np.uint64) << np.uint64(32)))
+    if not len(begins):
+        return np.empty(0, np.uint64), begins
+    # A word's hash: the sum over its characters of the character times the factor of its place in the word.
+    sizes = np.diff(begins, prepend=0, append=len(points))
+    place = np.arange(len(points), dtype=np.uint32) - np.repeat(np.insert(begins, 0, 0).astype(np.uint32), sizes)
+    values = _FACTORS[place % np.uint32(len(_FACTORS))]
+    values *= points
     values[points == _SPACE] = 0
-    return mix(np.add.reduceat(values, begins)) if len(begins) else np.empty(0, np.uint64), begins
+    return mix(np.add.reduceat(values, begins)), begins
 
 
 def text_keys(folded: Folded) -> np.ndarray:
@@ -233,7 +237,7 @@ def jaccard(first: Set[object], second: Set[object]) -> float:
 
 
 def pieces(folded: Folded) -> list[tuple[int, int]]:
-    """Ranges of texts of about a million characters together: what the functions above take at a time."""
+    """Ranges of texts of some ten thousand characters together: what the functions above take at a time."""
     cuts, start = [], 0
     while start < len(folded):
         end = int(np.searchsorted(folded.starts, folded.starts[start] + _PIECE, side="right")) - 1

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ownchat.clean.batches import as_mask, count_messages
+from ownchat.clean.batches import as_mask, count_messages, normalize
 from ownchat.clean.shingles import Folded, count_words, fold, gather, text_keys
 
 SHORT_OPENING = 16  # characters: "Hi there!" is a greeting, the question comes with the next turn
@@ -166,7 +166,7 @@ def normalised(texts: pa.Array) -> pa.Array:
     >>> normalised(pa.array([" Where is\\u00a0my\\n\\nORDER? ", None])).to_pylist()
     ['where is my order?', '']
     """
-    folded = pc.utf8_lower(pc.utf8_normalize(pc.fill_null(texts, ""), form="NFC"))
+    folded = pc.utf8_lower(normalize(pc.fill_null(texts, ""), "NFC"))
     return pc.utf8_trim(pc.replace_substring_regex(folded, r"[\s\p{Z}]+", " "), " ")
 
 

@@ -31,6 +31,7 @@ from ownchat.clean.shingles import (
 from ownchat.clean.signatures import Order, in_order
 from ownchat.clean.words import mix
 
+LAYOUT = 2  # of what is written here, and of the hashes in it: a killed run goes on with its own only
 FORM_RUN, FORM_SHARE = 13, 0.01  # words in a row that stand in 1 % of the records are a form: an instruction, a footer
 OWN_SHARE = 0.1  # of a record that is no form; where it is less, the record is taken as it is
 FORM_SAMPLE = 4_000  # records from which forms are learned
@@ -38,6 +39,7 @@ FORM_SAMPLE = 4_000  # records from which forms are learned
 HASHES, BANDS = 128, 32  # of runs of characters
 WORD_HASHES, WORD_BANDS = 80, 20
 WINDOW = 64  # neighbours that each record of a crowded band is compared with
+WORD_WINDOW = 16  # the same for bands of words: texts of one subject share many
 _PAIRS = 200_000  # candidates held at a time
 
 
@@ -181,9 +183,10 @@ def candidates(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs ``(first < second)`` that share a band of characters or of words, band by band, in parts of bounded size.
 
-    In a band that more than 64 records share each is paired with the 64 that come next in order of another band.
+    In a band that more than 64 records share (of words: 16) each is paired with as many that come next in order of
+    another band.
     """
-    bands = range(BANDS, BANDS + WORD_BANDS) if words else range(BANDS)
+    bands, window = (range(BANDS, BANDS + WORD_BANDS), WORD_WINDOW) if words else (range(BANDS), WINDOW)
     keys = sketches.band(bands[-1])[members]
     for number in bands:
         other, keys = keys, sketches.band(number)[members]
@@ -191,11 +194,11 @@ def candidates(
         ordered = keys[order]
         alive = np.flatnonzero(ordered != 0)
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        for distance in range(1, WINDOW + 1):
+        for distance in range(1, window + 1):
             alive = alive[alive + distance < len(ordered)]
             alive = alive[ordered[alive] == ordered[alive + distance]]
             found.append((members[order[alive]], members[order[alive + distance]]))
-            if not len(alive) or sum(len(one) for one, _ in found) > _PAIRS or distance == WINDOW:
+            if not len(alive) or sum(len(one) for one, _ in found) > _PAIRS or distance == window:
                 one, two = (np.concatenate(side) for side in zip(*found, strict=True))
                 found = []
                 yield np.minimum(one, two), np.maximum(one, two)

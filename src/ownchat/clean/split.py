@@ -8,7 +8,7 @@ for validation and test instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -23,6 +23,15 @@ BOILERPLATE_SHARE = 0.05  # an answer that stands in more of the records than th
 STOCK_SHARES = (0.01, 0.001, 0.0)  # of the records that a long reply stands in to be taken for stock, tried in turn
 _FILLED = 0.8  # of its share that a split should reach
 _HALF = 0.5  # where it does not reach as much, relations that are less than copies are parted
+
+# Rules that drop records, and the setting without which they would not.
+_SWITCHES = {
+    "language": "clean.languages=[]", "too short": "clean.min_words=0", "too long": "clean.max_words=null",
+    "quality": "clean.quality_rules=[]", "off-topic": "clean.off_topic=flag", "toxic": "clean.toxicity=flag",
+    "greetings only": "clean.greetings=false", "contaminated": "clean.decontaminate=[]",
+    "contradicted": "clean.contradictions=flag",
+}  # fmt: skip
+_COPIES = ("exact duplicate", "near duplicate")
 
 Links = tuple[np.ndarray, np.ndarray]  # records, and a key for each: equal keys join
 
@@ -85,6 +94,7 @@ def deal(
     test_share: float,
     seed: int,
     needed: tuple[int, ...],
+    dropped: Mapping[str, int] | None = None,
 ) -> Dealt:
     """Components and their splits. ``linked``: labels of records that belong together for other reasons; ``related``:
     labels of those that are somewhat alike, which are parted where three splits could not be had otherwise.
@@ -104,8 +114,9 @@ def deal(
         labels = components(signatures, together, stock)
         try:
             splits = assign(
-                labels, signatures.ids, valid_share=valid_share, test_share=test_share, seed=seed, needed=needed
-            )
+                labels, signatures.ids, valid_share=valid_share, test_share=test_share, seed=seed, needed=needed,
+                dropped=dropped,
+            )  # fmt: skip
         except DataError as error:
             problem = problem or error
             continue
@@ -118,6 +129,38 @@ def deal(
         assert problem is not None
         raise problem
     return best
+
+
+def what_dropped(rules: Mapping[str, int]) -> str:
+    """The rules that dropped records, those that took most first.
+
+    >>> what_dropped({"empty": 1, "language": 197})
+    'language 197, empty 1'
+    """
+    return ", ".join(f"{rule} {count}" for rule, count in sorted(rules.items(), key=lambda item: (-item[1], item[0])))
+
+
+def way_out(rules: Mapping[str, int]) -> str:
+    """What to do when rules dropped (nearly) everything.
+
+    >>> way_out({"language": 197, "exact duplicate": 1})
+    'switch off what dropped most: clean.languages=[]; or add data'
+    >>> way_out({"exact duplicate": 199})
+    'add data that is no copy: copies must stand in one split, also where they are kept'
+    """
+    most = sorted(rules, key=lambda rule: (-rules[rule], rule))
+    named = [rule for rule in most if 10 * rules[rule] >= sum(rules.values())]  # a tenth, or more
+    switches = list(dict.fromkeys(_SWITCHES[rule.split(":")[0]] for rule in named if rule.split(":")[0] in _SWITCHES))
+    advice = [f"switch off what dropped most: {', '.join(switches)}"] if switches else []
+    if any(rule in _COPIES for rule in named):
+        return "; ".join(
+            [*advice, "add data that is no copy: copies must stand in one split, also where they are kept"]
+        )
+    return (
+        "; or ".join([*advice, "add data"])
+        if advice
+        else "look at the files: what was dropped held nothing to learn from"
+    )
 
 
 def connected(keys: Sequence[np.ndarray], *more: Links) -> np.ndarray:
@@ -158,22 +201,29 @@ def assign(
     test_share: float,
     seed: int,
     needed: tuple[int, ...] = (VALID, TEST),
+    dropped: Mapping[str, int] | None = None,
 ) -> np.ndarray:
     """The split of each record: 0 train, 1 valid, 2 test; components stay whole.
 
     Components come in an order that depends on ``seed`` and their smallest id alone; test and valid take what fits
-    into their share, the largest component always trains. ``needed``: splits that must not stay empty. Raises
-    :class:`~ownchat.errors.DataError` when there are fewer components than splits.
+    into their share, the largest component always trains. ``needed``: splits that must not stay empty. ``dropped``: how
+    many records each rule took before. Raises :class:`~ownchat.errors.DataError` when there are fewer components than
+    splits.
     """
     _, component, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     component = component.ravel()
     if len(sizes) < 1 + len(needed):
+        lost, total = what_dropped(dropped or {}), sum((dropped or {}).values())
+        grouping = "if a column was wrongly taken for the customer or thread, say which one is: --map group=COLUMN"
+        fix = f"add data; or, {grouping}"
+        if total > len(ids):
+            fix = way_out(dropped or {}) + (f"; or, {grouping}" if len(ids) > len(needed) else "")
         groups = "1 group that belongs together" if len(sizes) == 1 else f"{len(sizes)} groups that belong together"
         raise DataError(
             f"fewer rows than three splits need: {len(ids)} record{'s' if len(ids) != 1 else ''} in {groups} "
-            f"(same customer or thread, same question or same answer); {', '.join(SPLITS)} need one each",
-            fix="add data; or, if a column was wrongly taken for the customer or thread, say which one is: "
-            "--map group=COLUMN",
+            f"(same customer or thread, same question or same answer); {', '.join(SPLITS)} need one each"
+            + (f"; {total} of {total + len(ids)} records were dropped: {lost}" if total else ""),
+            fix=fix,
         )
     order = np.argsort(ids, kind="stable")
     seen, smallest = np.unique(component[order], return_index=True)

@@ -37,8 +37,8 @@ from ownchat.clean.near import Near, find_near
 from ownchat.clean.sections import FEW_DOCUMENTS, LONG_DOCUMENT, paragraphs, sections, sentences, stretches
 from ownchat.clean.shards import DONE, FORMS, FOUND, HASHES, TOPIC, Dropped, find_forms, find_topic, first_pass, learn
 from ownchat.clean.signatures import Order, Signatures, concatenate, in_order
-from ownchat.clean.sketches import Sketches
-from ownchat.clean.split import TEST, TRAIN, VALID, components, connected, deal, first_copies
+from ownchat.clean.sketches import LAYOUT, Sketches
+from ownchat.clean.split import TEST, TRAIN, VALID, components, connected, deal, first_copies, way_out, what_dropped
 from ownchat.clean.steps import needs_learning
 from ownchat.clean.topic import description_file
 from ownchat.clean.trimming import without_replies
@@ -93,7 +93,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
             raise _all_dropped(ledger)
         hashes = concatenate(Signatures.load(folder / HASHES) for folder in folders)
         sketches = stack.enter_context(Sketches(folders))
-        plan = _plan(hashes, sketches, folders, examination, config.clean, work, order)
+        steps_dropped = ledger.rules.get("row dropped", {})
+        plan = _plan(hashes, sketches, folders, examination, config.clean, work, order, steps_dropped)
         writers = [stack.enter_context(ShardWriter(output / name)) for name in SPLITS]
         mentions = MentionCounts() if config.clean.mention_counts else None
         _write(plan, hashes, _batches(folders), ledger, dropped, writers, advance, mentions)
@@ -128,7 +129,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
 
 def _resume(output: Path, key: str) -> Path:
     """The folder of the first pass: what a killed run left there, when it was made from the same; else empty."""
-    work = output / WORK
+    work, key = output / WORK, f"{key} {LAYOUT}"
     if not (work / KEY).is_file() or (work / KEY).read_text() != key:
         artifacts.start_afresh(output)
         artifacts.write_atomic(work / KEY, key)
@@ -164,9 +165,7 @@ def _batches(folders: Sequence[Path]) -> Iterator[pa.RecordBatch]:
 
 def _all_dropped(ledger: Ledger) -> DataError:
     rules = ledger.rules.get("row dropped", {})
-    listed = ", ".join(f"{rule} {count}" for rule, count in sorted(rules.items(), key=lambda item: -item[1]))
-    total = sum(rules.values())
-    return DataError(f"all {total} records were dropped: {listed}", fix="look at the files, or switch the rule off")
+    return DataError(f"all {sum(rules.values())} records were dropped: {what_dropped(rules)}", fix=way_out(rules))
 
 
 # -------------------------------------------------------------------------------------------------------- deciding
@@ -195,6 +194,7 @@ def _plan(
     config: CleanConfig,
     work: Path,
     order: Order,
+    dropped: Mapping[str, int],
 ) -> _Plan:
     everyone, ids = np.arange(len(hashes)), hashes.ids
     lost: dict[int, tuple[str, str, str]] = {}
@@ -213,7 +213,7 @@ def _plan(
     # Who contradicts another one is no copy of it, however alike they are.
     opposed = Found([], 0)
     if config.contradictions != "off":
-        opposed = find_contradictions(lambda: _batches(folders), first)
+        opposed = find_contradictions(lambda: _batches(folders), first, copy_of)
     contradicted, tagged = settle(opposed, ids, drop=config.contradictions == "drop")
     lost |= contradicted
     apart = {(pair.first, pair.second) for pair in opposed.pairs}
@@ -229,12 +229,9 @@ def _plan(
                 shown = {name: " / ".join(text[:160] for text in pair if text) for name, pair in texts.items()}
                 examples.append({"id": ids[index].decode(), "detail": detail, **shown})
     kept = np.setdiff1d(everyone, np.fromiter(lost, np.int64))
+    gone = Counter(rule for rule, _, _ in lost.values()) + Counter(dropped)
     if not len(kept):
-        counts = Counter(rule for rule, _, _ in lost.values())
-        raise DataError(
-            f"no record is left: {', '.join(f'{rule} {count}' for rule, count in counts.most_common())}",
-            fix="look at the files, or switch the rule off",
-        )
+        raise DataError(f"no record is left: {what_dropped(gone)}", fix=way_out(gone))
     # What is lost still links: its customer's other rows must not stand in another split than the row it equals.
     linked = connected([hashes.group, first_copies(hashes.content, order) + 1, near.kept + 1])
     labels = components(hashes.take(kept), connected([linked + 1, near.related + 1])[kept])
@@ -249,6 +246,7 @@ def _plan(
         dealt = deal(
             hashes.take(rest), linked[rest], near.related[rest], valid_share=config.valid_share,
             test_share=config.test_share, seed=config.seed, needed=() if few else (VALID, TEST),
+            dropped=gone,
         )  # fmt: skip
         splits[rest], stock, largest = dealt.splits, dealt.stock, int(np.bincount(dealt.labels).max())
         pairs = np.unique(np.stack([dealt.splits, dealt.labels]), axis=1)[0]

@@ -39,6 +39,7 @@ _NEAR = 2.5  # usual distances within which a record counts as one of those that
 
 _ENDINGS = ("", "s", "es", "ed", "d", "ing", "ings", "er", "ers", "e", "y", "ies", "ied")
 _SUFFIX = re.compile(r"(?:ings?|ies|ied|ers?|es|ed|s|e|y)$")
+_PATH = re.compile(r"(?:[.~]{0,2}[/\\]|[A-Za-z]:\\).*|\S+[/\\]\S*|.*\.(?:txt|md)", re.IGNORECASE)
 _COMMON_WORDS = (
     "a about all also an and any are as at be been but by can could did do does for from had has have he her his how i "
     "if in into is it its me more most my no not of on or other our out over she so some such than that the their them "
@@ -140,7 +141,8 @@ def filter_topic(batch: pa.RecordBatch, topic: Topic | None = None, most: float 
 def read_description(topic: str) -> str:
     """The description that ``clean.topic`` gives: a text, or the content of the text file that it names.
 
-    Raises :class:`~ownchat.errors.DataError` for a file that is no text, and for a description without words.
+    Raises :class:`~ownchat.errors.DataError` for a file that is not there or is no text, and for a description without
+    words.
     """
     path = description_file(topic)
     try:
@@ -155,11 +157,22 @@ def read_description(topic: str) -> str:
 
 
 def description_file(topic: str) -> Path | None:
-    """The file that ``clean.topic`` names, when it names one."""
+    """The file that ``clean.topic`` names, when it names one.
+
+    Raises :class:`~ownchat.errors.DataError` for what looks like a path and leads to no file.
+
+    >>> description_file("refunds and/or returns of shoes")
+    """
     try:
-        return Path(topic) if topic and Path(topic).is_file() else None
+        if topic and Path(topic).is_file():
+            return Path(topic)
     except OSError:  # a text that is too long for a file's name
         return None
+    if _PATH.fullmatch(topic):
+        raise DataError(
+            "no such file", where=f"clean.topic={topic}", fix="check the path; a description is words with spaces"
+        )
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

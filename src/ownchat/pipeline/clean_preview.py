@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ownchat.artifacts import write_atomic
+from ownchat.artifacts import owner_only, write_atomic
 from ownchat.config import Config
 from ownchat.data.remote import Source
 from ownchat.errors import DataError, printable
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 RECORDS_OF_A_FILE = 2_000
 MOST_RECORDS = 20_000
+_NUMBER = re.compile(r"_\d+$")
 
 # What each step does, in the words of the page.
 TITLES = {
@@ -45,6 +48,7 @@ TITLES = {
 }
 
 
+@owner_only()
 def write_clean_preview(
     config: Config, source: Source, page: Path, console: Console, *, show_private: bool = False
 ) -> Path:
@@ -58,11 +62,12 @@ def write_clean_preview(
     from ownchat.clean.mentions import MentionCounts
     from ownchat.clean.preview import preview_steps
     from ownchat.clean.preview_stage import preview_stage
-    from ownchat.clean.recipe import write_recipe
+    from ownchat.clean.recipe import check_settings, write_recipe
     from ownchat.clean.toxicity import count_toxic
     from ownchat.data.preview import preview
     from ownchat.data.records import batched
 
+    check_settings(config)
     files = preview(config, source, RECORDS_OF_A_FILE)
     batches = list(batched(islice(_records(files), MOST_RECORDS)))
     if not batches:
@@ -117,7 +122,7 @@ def render_page(views: Sequence[StepView], facts: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clean": printable}
+    environment.filters |= {"clean": printable, "groups": groups}
     types = sorted({text for parts in _all_parts(views) for kind, text in parts if kind == "private"})
     return environment.get_template("clean_preview.html.j2").render(
         views=views, facts=facts, titles=TITLES, types={name: place % 8 for place, name in enumerate(types)},
@@ -151,9 +156,16 @@ def touched(view: StepView) -> str:
 
 def summary_table(views: Sequence[StepView]) -> Table:
     """One line a step: the switch, what came in, what was left, what was done."""
-    table = Table(title="What cleaning would do", title_justify="left")
+    table = Table(
+        title="What cleaning would do",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for name, right in (("step", False), ("switch", False), ("records", True), ("messages", True), ("done", False)):
-        table.add_column(name, justify="right" if right else "left")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name == "switch")  # to be copied from here
     for view in views:
         on = view.is_on
         table.add_row(
@@ -170,8 +182,13 @@ def summary_table(views: Sequence[StepView]) -> Table:
 def _splits_line(outcome: StageView) -> str:
     if outcome.problem:
         return f"No splits: {outcome.problem}"
-    sizes = (f"{name} {sizes['records']:,} in {sizes['groups']:,} groups" for name, sizes in outcome.splits.items())
+    sizes = (f"{name} {size['records']:,} in {groups(size['groups'])}" for name, size in outcome.splits.items())
     return f"Splits: {', '.join(sizes)}."
+
+
+def groups(count: int) -> str:
+    """``1 group``, ``2 groups``."""
+    return f"{count:,} {'group' if count == 1 else 'groups'}"
 
 
 def _before_after(counts: tuple[int, int]) -> str:
@@ -193,20 +210,23 @@ def _all_parts(views: Sequence[StepView]) -> Iterator[list[Segment]]:
 
 def _mask(config: Config, show_private: bool) -> Callable[[str], str]:
     """What stands for a text on the page: private data becomes its type, even where the settings would leave it."""
-    if show_private:
-        return str
     from ownchat.clean.preview import CLOSE, OPEN
+    from ownchat.clean.private.finder import PLACEHOLDER
     from ownchat.clean.private.redaction import redact
     from ownchat.clean.private.spans import DEFAULT
 
     clean = config.clean
     types = clean.private_types or DEFAULT
 
+    def coloured(text: str) -> str:
+        """[PERSON_1], which an earlier step wrote, like what is masked here."""
+        return PLACEHOLDER.sub(lambda match: f"{OPEN}{_NUMBER.sub('', match[0][1:-1])}{CLOSE}", text)
+
     def mask(text: str) -> str:
         pieces, end = [], 0
         for span in redact(text, types=types, deny=clean.private_deny, threshold=clean.private_threshold).spans:
-            pieces += [text[end : span.start], f"{OPEN}{span.type.upper()}{CLOSE}"]
+            pieces += [coloured(text[end : span.start]), f"{OPEN}{span.type.upper()}{CLOSE}"]
             end = span.end
-        return "".join([*pieces, text[end:]])
+        return "".join([*pieces, coloured(text[end:])])
 
-    return mask
+    return coloured if show_private else mask

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ownchat import artifacts
-from ownchat.artifacts import CLEAN, IMPORT, REPORT, TOKENIZER, TOKENS, TRAIN, Report
+from ownchat.artifacts import CLEAN, IMPORT, REPORT, TOKENIZER, TOKENS, TRAIN, Report, owner_only
+from ownchat.clean.recipe import check_settings, result_key
 from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Remote, Source, existing, locate
-from ownchat.errors import RunError, printable
-from ownchat.pipeline.delivery import deliver, look_at, refuse_inside
+from ownchat.errors import ConfigError, RunError, printable
+from ownchat.pipeline.delivery import deliver, refuse_inside, refuse_occupied
 
 Say = Callable[[str], None]
 
@@ -31,6 +32,7 @@ class Outcome:
     worked: bool
 
 
+@owner_only()
 def train(
     source: Source | str,
     *,
@@ -55,6 +57,7 @@ def train(
     source = existing(source)
     if config is None:
         config, origins = load_config()
+    check_settings(config)
     name, key = name or run_name(source), _request_key(config, source)
     run = _run_of(name, key) or artifacts.run_directory(artifacts.free_run_name(name))
     before = _report_key(run)
@@ -66,6 +69,7 @@ def train(
     return Outcome(run, report, worked=before is None or before != _report_key(run))
 
 
+@owner_only()
 def evaluate(name: str, *, config: Config | None = None, say: Say = print) -> Outcome:
     """Measure a finished run again, with the evaluation settings given; only ``6-report`` is made anew."""
     run = artifacts.existing_run(name)
@@ -79,6 +83,7 @@ def evaluate(name: str, *, config: Config | None = None, say: Say = print) -> Ou
     return Outcome(run, report, worked=True)
 
 
+@owner_only()
 def import_and_clean(
     source: Source | str,
     *,
@@ -93,14 +98,22 @@ def import_and_clean(
 
     ``to``: where a copy of what was cleaned goes, see :func:`~ownchat.pipeline.delivery.deliver`.
     """
+    if isinstance(to, str) and not to.strip():
+        raise ConfigError(
+            "an empty name is no place for a copy", where="--to", fix="name a folder, or s3://bucket/prefix"
+        )
     source, target = existing(source), None if to is None else locate(to)
+    if clean:
+        check_settings(config)
     if target is not None:
         refuse_inside(source, target)
-        look_at(target)  # before hours of work
+        refuse_occupied(target)  # before hours of work
     run = artifacts.run_directory(artifacts.free_run_name(name or run_name(source)))
     with artifacts.locked(run):
         artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
         data = _import(source, run, config, say)
+        if target is not None:
+            refuse_occupied(target, result_key(config, data))
         if clean:
             _clean(data, run, config, say)
         if target is not None:

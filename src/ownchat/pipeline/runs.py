@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 
 from ownchat import artifacts
@@ -14,6 +15,8 @@ from ownchat.errors import RunError, UserError
 from ownchat.pipeline import questions
 
 RAW = (IMPORT, questions.STAGE)  # stages that hold the text as it came
+LEDGER = "ledger.parquet"
+_TAG = re.compile(r"<[^<>]*>")
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,7 @@ def describe(run: Path) -> Run:
         held_out = read_json(report)["held_out"]
         base, tuned = (held_out[who]["loss"]["value"] for who in ("base", "tuned"))
         result = f"held-out loss {base:.3f} -> {tuned:.3f} ({(tuned - base) / base:+.0%})"
-    size = sum(file.lstat().st_size for file in run.rglob("*") if file.is_file())
-    return Run(run.name, status(run), result, size, run.stat().st_mtime)
+    return Run(run.name, status(run), result, _size(run), run.stat().st_mtime)
 
 
 def status(run: Path) -> str:
@@ -61,19 +63,20 @@ def delete(name: str) -> int:
     return size
 
 
+@artifacts.owner_only()
 def purge_raw(name: str) -> int:
     """Remove the text of a run as it came, before cleaning, and what cleaning dropped; returns the bytes freed.
 
-    The cleaned splits, the model and the report stay. Of the ledgers what they quote of the text goes, places stay.
-    Raises :class:`~ownchat.errors.RunError` for a run whose training is not finished (it would start from the raw
-    text) or that is in use.
+    The cleaned splits, the model and the report stay; the preview of the same name goes, for it can show private data.
+    Of the ledgers what they quote of the text goes, places stay. Raises :class:`~ownchat.errors.RunError` for a run
+    that is not cleaned (it would start from the raw text) or that is in use.
     """
     run = artifacts.existing_run(name)
-    if artifacts.finished_model(run) is None:
-        raise RunError(
-            "its training is not finished", where=str(run), fix="finish it, or remove it: ownchat runs --delete"
-        )
-    before = describe(run).num_bytes
+    cleaned = run / CLEAN / artifacts.MANIFEST
+    if not cleaned.is_file() and artifacts.finished_model(run) is None:
+        raise RunError("it is not cleaned yet", where=str(run), fix="finish it, or remove it: ownchat runs --delete")
+    preview = artifacts.previews() / run.name
+    before = _size(run) + _size(preview)
     with artifacts.locked(run):
         for stage in RAW:
             for shard in (run / stage).glob("[0-9]*.parquet"):
@@ -81,9 +84,15 @@ def purge_raw(name: str) -> int:
             (run / stage / artifacts.MANIFEST).unlink(missing_ok=True)  # it is not complete any more
         (run / questions.REPLIES).unlink(missing_ok=True)
         shutil.rmtree(run / CLEAN / "dropped", ignore_errors=True)
+        if cleaned.is_file():
+            manifest = read_json(cleaned)
+            manifest["report"]["details"]["dropped"] = []  # examples of them
+            artifacts.write_json(cleaned, manifest)
         for stage in (*RAW, CLEAN):
             _forget_quotations(run / stage)
-    return before - describe(run).num_bytes
+        if preview.is_dir() and run.parent == artifacts.home() / "runs":
+            shutil.rmtree(preview)
+    return before - _size(run) - _size(preview)
 
 
 @dataclass(frozen=True)
@@ -98,22 +107,29 @@ class Place:
 def find(text: str) -> Iterator[Place]:
     """Where the runs of this machine hold a text, a person's name for example; letter case and white space aside.
 
-    Searched are records of all stages that hold text (messages, names of speakers, documents, groups), written
-    questions and the report's files; not the weights, which were trained on what ``2-clean/train`` holds. Raises
-    :class:`~ownchat.errors.UserError` for a text of less than two characters.
+    Searched are records of all stages that hold text (messages, names of speakers, documents, groups, names of files),
+    ledgers (names of files, quotations), written questions, the report's files and the pages of previews; not the
+    weights, which were trained on what ``2-clean/train`` holds. Raises :class:`~ownchat.errors.UserError` for a text
+    of less than two characters.
     """
     words = text.split()
     if len("".join(words)) < 2:
         raise UserError("give at least two characters to look for", where="runs find")
     pattern = r"[\s\p{Z}]+".join(re.escape(word) for word in words)
+    loose = re.compile(r"\s+".join(re.escape(word) for word in words), re.IGNORECASE)
     for run in artifacts.list_runs():
         for stage in (*RAW, *(f"{CLEAN}/{name}" for name in (*SPLITS, "dropped"))):
             if count := _records_with(run / stage, pattern):
                 yield Place(run.name, stage, count)
-        loose = re.compile(r"\s+".join(re.escape(word) for word in words), re.IGNORECASE)
+        for ledger in sorted(run.glob(f"*/{LEDGER}")):
+            if _ledger_has(ledger, pattern):
+                yield Place(run.name, str(ledger.relative_to(run)), 1)
         for file in (run / questions.REPLIES, run / REPORT / "report.html", run / REPORT / "report.json"):
-            if file.is_file() and loose.search(file.read_text(encoding="utf-8", errors="replace")):
+            if _holds(file, loose):
                 yield Place(run.name, str(file.relative_to(run)), 1)
+    for file in sorted(artifacts.previews().glob("*/*")):
+        if _holds(file, loose):
+            yield Place(file.parent.name, f"previews/{file.parent.name}/{file.name}", 1)
 
 
 def found_lines(places: Sequence[Place]) -> list[str]:
@@ -133,6 +149,18 @@ def found_lines(places: Sequence[Place]) -> list[str]:
     return lines
 
 
+def _size(folder: Path) -> int:
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _holds(file: Path, pattern: re.Pattern[str]) -> bool:
+    """Whether a small text file holds it; of a page what is read, not its marks."""
+    if not file.is_file():
+        return False
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return bool(pattern.search(text) or (file.suffix == ".html" and pattern.search(unescape(_TAG.sub("", text)))))
+
+
 def _records_with(directory: Path, pattern: str) -> int:
     import numpy as np
     import pyarrow as pa
@@ -146,7 +174,7 @@ def _records_with(directory: Path, pattern: str) -> int:
 
     count = 0
     for batch in read_batches(directory):
-        hit = found(batch.column("text")) | found(batch.column("group"))
+        hit = found(batch.column("text")) | found(batch.column("group")) | found(batch.column("source").field("file"))
         for name in ("messages", "chosen", "rejected"):
             lists = batch.column(name)
             flat, rows = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
@@ -154,6 +182,18 @@ def _records_with(directory: Path, pattern: str) -> int:
                 hit[rows[found(flat.field(field))]] = True
         count += int(hit.sum())
     return count
+
+
+def _ledger_has(ledger: Path, pattern: str) -> bool:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(ledger) as file:
+        return any(
+            pc.any(pc.match_substring_regex(column, pattern, ignore_case=True)).as_py()
+            for batch in file.iter_batches(columns=["id", "detail"])
+            for column in batch.columns
+        )
 
 
 def _forget_quotations(stage: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ownchat.clean.private.finder import Finder
 from ownchat.clean.private.lists import compile_list, outside, places, united
+from ownchat.clean.private.redaction import redact
 from ownchat.clean.private.spans import CUSTOM, Span
 from ownchat.errors import ConfigError
 
@@ -55,3 +56,25 @@ def test_ranges():
     assert united([(5, 7), (0, 2), (1, 4), (4, 4), (9, 9)]) == [(0, 4), (5, 7)]
     spans = [Span(0, 2, "person", 1, "x"), Span(1, 5, "person", 1, "x"), Span(0, 1, CUSTOM, 1, "x")]
     assert outside(spans, [(0, 4)]) == spans[1:]
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "expected"),
+    [
+        ("王小明", "我叫王小明，你好", ["王小明"]), ("田中太郎", "私の名前は田中太郎です", ["田中太郎"]),
+        ("สมชาย", "ผมชื่อสมชายครับ", ["สมชาย"]), ("김철수", "저는 김철수입니다", ["김철수"]),
+        ("Anna", "我叫Anna吧", ["Anna"]), ("Anna", "我叫Annabel吧", []),
+        ("Zhang王", "xZhang王y Zhang王了", ["Zhang王"]),
+        ("𠮷野", "は𠮷野です", ["𠮷野"]), ("Berg", "Bergé, berg's", ["berg"]),
+    ],
+)  # fmt: skip
+def test_scripts_without_spaces_have_borders_everywhere(entry, text, expected):
+    assert [text[start:end] for start, end in places(compile_list([entry], "deny"), text)] == expected
+    assert [
+        text[one.start : one.end] for one in redact(text, deny=[entry], types=["person"]).spans if one.type == CUSTOM
+    ] == expected
+
+
+def test_the_allow_list_reaches_into_running_text():
+    spans = [Span(2, 5, "person", 0.9, "tagger")]
+    assert outside(spans, places(compile_list(["王小明"], "allow"), "我叫王小明，你好")) == []

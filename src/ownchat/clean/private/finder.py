@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ownchat.clean.private.lists import compile_list, outside, places
+from ownchat.clean.private.nobody import is_bare, outside_addresses, settle, surest
 from ownchat.clean.private.patterns import find_in_all, find_patterns
 from ownchat.clean.private.secrets import find_secrets
 from ownchat.clean.private.spans import CUSTOM, DEFAULT, TYPES, Span, disjoint, joined
@@ -64,15 +65,23 @@ class Finder:
 
             self._tagger = default_tagger()
 
-    def find(self, conversations: Sequence[Sequence[str]]) -> list[list[list[Span]]]:
-        """For each text of each conversation its spans, sorted and disjoint."""
+    def find(
+        self, conversations: Sequence[Sequence[str]], answers: Sequence[Sequence[bool]] | None = None
+    ) -> list[list[list[Span]]]:
+        """For each text of each conversation its spans, sorted and disjoint.
+
+        ``answers`` tells of each text whether an assistant wrote it: one of a few words is a label or a result, where
+        the tagger has to be surer.
+        """
         texts = [text for conversation in conversations for text in conversation]
+        flags = [flag for some in answers for flag in some] if answers is not None else [False] * len(texts)
+        bare = iter([flag and is_bare(text) for flag, text in zip(flags, texts, strict=True)])
         flat: list[list[Span]] = []
         others: list[list[tuple[int, int]]] = []
         for some in _blocks(texts, BLOCK_CHARACTERS):
             tagged, against = self._tag(some)
             others += against
-            layers = zip(some, self._form(some), tagged, strict=True)
+            layers = zip(some, self._form(some), self._settle(some, tagged, bare), strict=True)
             flat += [self._resolve(text, formed, tagged) for text, formed, tagged in layers]
         found, start = [], 0
         for conversation in conversations:
@@ -104,6 +113,16 @@ class Finder:
             for spans, more in zip(found, layer, strict=True):
                 spans += [span for span in more if span.score >= self.threshold]
         return found
+
+    def _settle(self, texts: Sequence[str], tagged: list[list[Span]], bare: Iterator[bool]) -> list[list[Span]]:
+        result = []
+        for text, spans, is_label in zip(texts, tagged, bare, strict=False):
+            if is_label:
+                spans = surest(text, spans)
+            if spans and self._tagger is not None:
+                spans = settle(text, spans, self.types, self._tagger.is_common)
+            result.append(spans)
+        return result
 
     def _resolve(self, text: str, formed: list[Span], tagged: list[Span]) -> list[Span]:
         denied = [Span(start, end, CUSTOM, 1.0, "deny list") for start, end in places(self.deny, text)]
@@ -161,9 +180,7 @@ class Finder:
             start, end = int(tokens.starts[first]), int(tokens.ends[last])
             while start < end and block[int(tokens.texts[first])][start] in MARKS:
                 start += 1
-            span = Span(start + offset, end + offset, LABELS[int(best[first])], score, "tagger")
-            if not is_nobody(block[int(tokens.texts[first])], span, offset):
-                spans[number].append(span)
+            spans[number].append(Span(start + offset, end + offset, LABELS[int(best[first])], score, "tagger"))
 
     def _repeat(
         self, texts: Sequence[str], found: list[list[Span]], others: list[list[tuple[int, int]]]
@@ -205,56 +222,8 @@ class Finder:
         )  # fmt: skip
 
     def _unlisted(self, text: str, spans: list[Span]) -> list[Span]:
-        return outside(outside(spans, places(self.allow, text)), [one.span() for one in PLACEHOLDER.finditer(text)])
-
-
-# How authorities, laws and associations end in languages whose words grow together: no surname does.
-_OFFICE = re.compile(
-    r"\w{3,}(?:verket|styrelsen|myndigheten|nämnden|balken|lagen|förbundet|föreningen|företagen|branschen|kommissionen"
-    r"|direktoratet|ministerium|ministeriet|gesetz|gesetzbuch|verordnung|behörde|kammer|anstalt|gericht|verband)s?",
-    re.IGNORECASE,
-)
-_YEAR = re.compile(r"(?:19|20)\d\d")
-_AMOUNT = re.compile(  # a small number or a range of two, perhaps with the word before it
-    r"(?:[a-z]+ )?\d{1,3}(?:[,. ]?\d{3}|\.\d{1,2})?(?:\s?[-–]\s?\d{1,3}(?:[,. ]?\d{3}|\.\d{1,2})?)?"
-)
-_UNIT = re.compile(  # what is counted or measured, right behind it
-    r"\s?(?:%|°|(?:[cmk]?m|k?g|mg|m?l|[kmgt]b|[kmg]hz|kwh?|mah|m²|m2|m³|sq|feet|ft|inch(?:es)?|yards?|miles?"
-    r"|(?:kilo|centi|milli)?met(?:er|re)s?|degrees|percent|hours?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?"
-    r"|years?|people|persons|pieces|items|times|dollars?|bucks|euros?|pounds|usd|eur|gbp|sek|kr|kronor)\b)",
-    re.I,
-)
-_NUMBERED = frozenset(
-    ["reference", "national_id", "phone", "card", "bank_account", "passport", "tax_id", "driving_licence"]
-)
-_TELLING = re.compile(
-    r"digit|last|end|pin|code|num|\bno\b|ssn|social|card|acc|\bid\b|zip|ref|order|pass|address|live", re.I
-)
-
-
-def is_nobody(text: str, span: Span, offset: int = 0) -> bool:
-    """What looks like a name or number to the tagger and is not: an office, an amount with its unit, a year.
-
-    A word before it that calls it more ("order", "code") counts for more than what it looks like.
-
-    >>> is_nobody("Skatteverket says so", Span(0, 12, "person", 0.8, "tagger"))
-    True
-    >>> is_nobody("index 2026", Span(6, 10, "national_id", 0.6, "tagger"))
-    True
-    >>> is_nobody("it is 8849 m high", Span(6, 10, "national_id", 0.6, "tagger"))
-    True
-    >>> is_nobody("code 8849 m", Span(5, 9, "reference", 0.6, "tagger"))
-    False
-    """
-    start, end = span.start - offset, span.end - offset
-    value = text[start:end]
-    if span.type == "person":
-        return _OFFICE.fullmatch(value) is not None
-    if span.type in _NUMBERED and _UNIT.match(text, end) and _AMOUNT.fullmatch(value):
-        return _TELLING.search(text, max(start - 20, 0), start) is None
-    if span.type != "date" and _YEAR.fullmatch(value) and text.strip() != value:
-        return span.score < 0.95 and _TELLING.search(text, max(start - 40, 0), start) is None
-    return False
+        spans = outside(outside(spans, places(self.allow, text)), [one.span() for one in PLACEHOLDER.finditer(text)])
+        return outside_addresses(spans, text)
 
 
 # What stands before a name and belongs to it: a title, an initial.

@@ -38,6 +38,7 @@ class Expressions:
 
 def compile_list(entries: Iterable[str], name: str) -> Expressions:
     """Words become one expression, without regard to case and between word borders; ``/expressions/`` stay apart.
+    Scripts without spaces have a border at each letter.
 
     Raises :class:`~ownchat.errors.ConfigError` for an expression that is broken or that RE2 cannot follow, with the
     number of its entry.
@@ -54,9 +55,24 @@ def compile_list(entries: Iterable[str], name: str) -> Expressions:
             _check(entry, where)
             expressions.append(entry[1:-1])
         else:
-            words.append(r"\s+".join(map(re.escape, entry.split())))
+            words.append(_bordered(entry.split()))
     either = "|".join(sorted(words, key=len, reverse=True))
-    return Expressions(re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE) if words else None, tuple(expressions))
+    return Expressions(re.compile(either, re.IGNORECASE) if words else None, tuple(expressions))
+
+
+# Scripts without spaces between words, or before what follows a name: Thai to Burmese, Khmer, kana, Han, Hangul.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u318f\u31a0-\u31ff\u3400-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+
+
+def _bordered(words: list[str]) -> str:
+    """Words between word borders; letters of a script without spaces have a border on each side."""
+    before = "" if _IS_UNSPACED.match(words[0][0]) else rf"(?:(?<!\w)|(?<=[{_UNSPACED}]))"
+    after = "" if _IS_UNSPACED.match(words[-1][-1]) else rf"(?:(?!\w)|(?=[{_UNSPACED}]))"
+    return before + r"\s+".join(map(re.escape, words)) + after
 
 
 def _check(entry: str, where: str) -> None:

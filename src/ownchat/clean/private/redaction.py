@@ -12,6 +12,8 @@ from typing import Any
 from ownchat.clean.private.finder import DETECTORS, TITLES, Detector, Finder
 from ownchat.clean.private.spans import DEFAULT, Redaction, Span
 
+_NUMBERED = re.compile(r"\[([A-Z][A-Z_]{1,24})_(\d{1,6})\]")
+
 
 def redact(
     text: str,
@@ -72,22 +74,30 @@ class Redactor:
         """One text; numbering goes on from the texts before it."""
         return self.texts([text])[0]
 
-    def texts(self, texts: Sequence[str]) -> list[Redaction]:
-        """Texts of one conversation: a name found in one is found in all of them."""
-        return self.replace(texts, self.finder.find([texts])[0])
+    def texts(self, texts: Sequence[str], answers: Sequence[bool] | None = None) -> list[Redaction]:
+        """Texts of one conversation: a name found in one is found in all of them.
+
+        ``answers`` tells of each whether an assistant wrote it: one of a few words is a label or a result as a rule.
+        """
+        return self.replace(texts, self.finder.find([texts], None if answers is None else [answers])[0])
 
     def conversation(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The messages with their ``content`` redacted; everything else is as it was."""
         contents = [message.get("content") for message in messages]
         texts = [content for content in contents if isinstance(content, str)]
-        redacted = iter(self.texts(texts))
+        answers = [one.get("role") == "assistant" for one in messages if isinstance(one.get("content"), str)]
+        redacted = iter(self.texts(texts, answers))
         return [
             {**message, "content": next(redacted).text} if isinstance(content, str) else dict(message)
             for message, content in zip(messages, contents, strict=True)
         ]
 
     def replace(self, texts: Sequence[str], found: Sequence[list[Span]]) -> list[Redaction]:
-        """The texts with their spans replaced."""
+        """The texts with their spans replaced; new numbers come after those of placeholders that stand there."""
+        for text in texts:
+            for match in _NUMBERED.finditer(text) if "[" in text else ():
+                type = match[1].lower()
+                self._counts[type] = max(self._counts.get(type, 0), int(match[2]))
         result = []
         for text, spans in zip(texts, found, strict=True):
             pieces, last = [], 0

@@ -10,6 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from ownchat.clean.private.patterns import looks_random
+
 _END = r"(?![A-Za-z0-9_\-])"
 _START = r"(?<![A-Za-z0-9_\-])"
 
@@ -70,6 +72,22 @@ _NAMED = re.compile(
     r"|token|private[ _\-]?key)[\"']?\s{0,3}(?:is|:|=|=>|:=)?\s{0,3}[\"'`]?([0-9A-Za-z_\-+/=.~]{16,256})",
     re.IGNORECASE,
 )
+_WORD_FOR = r"(?:pass(?:word|wd|phrase|code|wort)|pwd|kennwort|contraseña|mot de passe|senha)"
+_IN_CODE = re.compile(  # DB_PASSWORD = "...", smtp.password: '...', "dbPassword": "...", DB_PASSWORD=...
+    _WORD_FOR + r"\w{0,20}[\"']?\s{0,3}(?:=>|:=|[:=])\s{0,3}(?:\"([^\"\n]{3,128})\"|'([^'\n]{3,128})'"
+    r"|`([^`\n]{3,128})`)|_(?-i:PASS(?:WORD|WD|PHRASE)?|PWD)[\"']?\s{0,3}[:=]\s{0,3}([^\s\"'`(){}$<>,;]{3,128})",
+    re.IGNORECASE,
+)
+_LINE = re.compile(  # a label and its value: a phrase of some words too
+    r"^[ \t>*|\-]{0,8}" + _WORD_FOR + r"[ \t]?:[ \t]{0,3}(?!(?:must|should|please|the|your|my|i|is|it|reset|required"
+    r"|incorrect|invalid|wrong|not|for|to|cannot|can)\b)([^\s\"'`](?:\S{0,40}[ \t]){0,8}\S{1,64})[ \t]{0,20}(?=\n|\Z)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PAIR = re.compile(  # login: jsmith / Welcome1
+    r"(?<!\w)(?:log ?in|sign ?in|credentials?|creds?|user(?: ?name)?|account|zugang|anmeldung|identifiants?)\s{0,2}[:=]"
+    r"\s{0,3}([\w.@+\-]{2,64})\s{0,2}[/|]\s{0,2}([^\s\"'`,;]{4,64})",
+    re.IGNORECASE,
+)
 LEAST_ENTROPY = 3.2  # bits a character: English words lie below, random hexadecimal at 3.5 to 4
 _BLOCK_START = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 
@@ -105,3 +123,20 @@ def find_secrets(text: str) -> Iterator[tuple[int, int, str, float, str]]:
             value = match[1]
             if any(map(str.isdigit, value)) and entropy(value) >= LEAST_ENTROPY:
                 yield *match.span(1), "secret", 0.9, name
+    yield from _find_passwords(text)
+
+
+def _find_passwords(text: str) -> Iterator[tuple[int, int, str, float, str]]:
+    """Passwords in code, after a label, or behind a user name."""
+    lowered = text.lower()
+    if any(word in lowered for word in ("pass", "pwd", "kennwort", "contraseña", "senha")):
+        for match in _IN_CODE.finditer(text):
+            yield *match.span(match.lastindex or 0), "password", 0.9, "password in code"
+        for match in _LINE.finditer(text):
+            if not match[1].endswith(("?", ":")):
+                yield *match.span(1), "password", 0.86, "password on a line"
+    if "/" in text or "|" in text:
+        for match in _PAIR.finditer(text):
+            if looks_random(match[2]):
+                yield *match.span(1), "username", 0.86, "user name before a password"
+                yield *match.span(2), "password", 0.86, "password after a user name"

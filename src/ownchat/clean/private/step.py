@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from hashlib import sha256
+from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ownchat.clean.batches import with_column
 from ownchat.clean.private.redaction import Redactor
 from ownchat.clean.private.spans import DEFAULT
 from ownchat.data.ledger import Entry
@@ -31,12 +34,17 @@ def redact_private(
     """Put placeholders in place of private data; the ledger gets counts by type, and no text.
 
     Numbering starts anew in each record. Strings inside tool calls are redacted one by one, so that they stay JSON;
-    the ``name`` of who speaks becomes a placeholder too.
+    the ``name`` of who speaks becomes a placeholder too. With any ``types`` the ``group`` (a customer's name
+    or address) becomes a hash of it, the same everywhere, so that groups still hold together.
     """
+    types = tuple(types)
+    if types:
+        batch = with_column(batch, "group", _pseudonyms(batch.column("group")))
     redactor = Redactor(types=types, allow=allow, deny=deny, threshold=threshold, surrogates=surrogates)
     rows = batch.to_pylist()
-    texts = [_gather(row) for row in rows]
-    found = redactor.finder.find(texts)
+    gathered = [_gather(row) for row in rows]
+    texts = [[text for text, _ in some] for some in gathered]
+    found = redactor.finder.find(texts, [[is_answer for _, is_answer in some] for some in gathered])
     entries, changed = [], {}
     for number, (row, its_texts, spans) in enumerate(zip(rows, texts, found, strict=True)):
         counts = Counter(span.type for one in spans for span in one)
@@ -56,25 +64,35 @@ def redact_private(
     return batch, entries
 
 
-def _next(redacted: deque[str], text: str) -> str:
+def _pseudonyms(groups: pa.Array) -> pa.Array:
+    """16 hexadecimal digits of SHA-256 for each group; none stays none."""
+    made = {group: sha256(group.encode()).hexdigest()[:16] for group in pc.unique(groups).to_pylist() if group}
+    return pa.array([made.get(group, group) for group in groups.to_pylist()], pa.string())
+
+
+def _next(redacted: deque[str], text: str, is_answer: bool = False) -> str:
     return redacted.popleft()
 
 
-def _gather(row: dict[str, Any]) -> list[str]:
-    """All texts of a record in the order in which :func:`_rebuild` asks for them."""
-    texts: list[str] = []
+class _Replace(Protocol):
+    """What gives a text for a text; ``is_answer``: an assistant's message, not a part of its tool call."""
 
-    def keep(text: str) -> str:
-        texts.append(text)
+    def __call__(self, text: str, is_answer: bool = False) -> str: ...
+
+
+def _gather(row: dict[str, Any]) -> list[tuple[str, bool]]:
+    """All texts of a record in the order in which :func:`_rebuild` asks for them; and which are an assistant's."""
+    texts: list[tuple[str, bool]] = []
+
+    def keep(text: str, is_answer: bool = False) -> str:
+        texts.append((text, is_answer))
         return text
 
     _rebuild(row, keep, None, Counter())
     return texts
 
 
-def _rebuild(
-    row: dict[str, Any], replace: Callable[[str], str], redactor: Redactor | None, counts: Counter[str]
-) -> dict[str, Any]:
+def _rebuild(row: dict[str, Any], replace: _Replace, redactor: Redactor | None, counts: Counter[str]) -> dict[str, Any]:
     made = dict(row)
     if row["text"]:
         made["text"] = replace(row["text"])
@@ -85,11 +103,11 @@ def _rebuild(
 
 
 def _rebuild_turn(
-    turn: dict[str, Any], replace: Callable[[str], str], redactor: Redactor | None, counts: Counter[str]
+    turn: dict[str, Any], replace: _Replace, redactor: Redactor | None, counts: Counter[str]
 ) -> dict[str, Any]:
     made = dict(turn)
     if turn["content"] and turn["role"] != "system":  # an instruction, the same when the model is talked to later
-        made["content"] = replace(turn["content"])
+        made["content"] = replace(turn["content"], turn["role"] == "assistant")
     if turn["tool_calls"]:
         made["tool_calls"] = _rebuild_json(turn["tool_calls"], replace)
     if redactor is not None and turn["name"] and turn["role"] != "tool":
@@ -98,7 +116,7 @@ def _rebuild_turn(
     return made
 
 
-def _rebuild_json(text: str, replace: Callable[[str], str]) -> str:
+def _rebuild_json(text: str, replace: _Replace) -> str:
     """JSON with the strings and long numbers in it replaced; names of fields and of functions stay."""
     try:
         value = json.loads(text)
@@ -108,7 +126,7 @@ def _rebuild_json(text: str, replace: Callable[[str], str]) -> str:
     return text if made == value else json.dumps(made, ensure_ascii=False)
 
 
-def _walk(value: Any, replace: Callable[[str], str], field: str) -> Any:
+def _walk(value: Any, replace: _Replace, field: str) -> Any:
     if isinstance(value, dict):
         return {key: _walk(one, replace, key) for key, one in value.items()}
     if isinstance(value, list):
