@@ -357,14 +357,15 @@ def _settings(
             if not (role and separator and column):
                 raise ConfigError(f'"{role}{separator}{column}"', where="--map", fix="write --map question=COLUMN")
         values["data.map"] = {role: column for role, _, column in pairs}
+    accepted = None
     if recipe is not None:
         from ownchat.clean.recipe import read_recipe
 
-        values |= read_recipe(recipe)
+        accepted = read_recipe(recipe)
     if formats:
         pairs = [text.rpartition("=") for text in formats]
         values["data.format"] = {pattern or "*": format for pattern, _, format in pairs}
-    return load_config(path, sets=sets or (), values=values)
+    return load_config(path, sets=sets or (), values=values, recipe=accepted)
 
 
 def _first_stages(

@@ -229,8 +229,11 @@ def load_config(
     *,
     sets: Sequence[str] = (),
     values: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> tuple[Config, Origins]:
-    """Defaults, then the YAML file at ``path``, then ``values`` (flags), then ``sets`` (``"train.epochs=3"``).
+    """Defaults, the YAML file at ``path``, a ``recipe``'s values, ``values`` (flags), ``sets`` (``"train.epochs=3"``).
+
+    Each goes over the one before; a flag that is None was not given, a recipe's None is a value.
 
     Returns the configuration and, for every key, where its value came from. Raises :class:`ConfigError` for a
     file that is not YAML, an unknown section or key (with the nearest name), and a value out of range.
@@ -245,6 +248,9 @@ def load_config(
         for key, value in _read_yaml(path).items():
             _place(sections, key, value, where=str(path))
             origins[key] = f"given ({path.name})"
+    for key, value in (recipe or {}).items():
+        _place(sections, key, value, where="recipe")
+        origins[key] = "given (recipe)"
     for key, value in (values or {}).items():
         if value is not None:
             _place(sections, key, value, where="flag")

@@ -12,7 +12,7 @@ def test_a_recipe_comes_back(tmp_path):
     config = CleanConfig(languages=["en", "pt-BR"], min_words=3, toxicity="drop", quality_rules=["c4"])
     config = config.model_copy(update={"off_topic": "flag", "topic": "rooms", "contradictions": "drop"})
     write_recipe(tmp_path / "recipe.yaml", config)
-    assert load_config(values=read_recipe(tmp_path / "recipe.yaml"))[0].clean == config
+    assert load_config(recipe=read_recipe(tmp_path / "recipe.yaml"))[0].clean == config
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,10 @@ def test_a_key_of_another_version_is_named(tmp_path):
         read_recipe(tmp_path / "recipe.yaml")
     with pytest.raises(ConfigError, match="no such recipe"):
         read_recipe(tmp_path / "nothing.yaml")
+
+
+def test_what_a_recipe_leaves_open_goes_over_other_settings(tmp_path):
+    write_recipe(tmp_path / "recipe.yaml", CleanConfig())
+    (tmp_path / "settings.yaml").write_text("clean: {max_words: 9}\n")
+    config, origins = load_config(tmp_path / "settings.yaml", recipe=read_recipe(tmp_path / "recipe.yaml"))
+    assert config.clean.max_words is None and origins["clean.max_words"] == "given (recipe)"

@@ -26,7 +26,7 @@ def write_recipe(path: Path, config: CleanConfig) -> None:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The settings of a recipe as ``{"clean.key": value}``, for ``values`` of :func:`~ownchat.config.load_config`.
+    """The settings of a recipe as ``{"clean.key": value}``, for ``recipe`` of :func:`~ownchat.config.load_config`.
 
     Raises :class:`~ownchat.errors.ConfigError` for a file that is no recipe, for one of another version, and for one
     whose settings are not all there, unknown or out of range: then it is not what was accepted.

@@ -34,18 +34,17 @@ from ownchat.clean.decontaminate import Examination, contaminated, read_examinat
 from ownchat.clean.leaks import count_leaks
 from ownchat.clean.mentions import MentionCounts
 from ownchat.clean.near import Near, find_near
+from ownchat.clean.recipe import result_key
 from ownchat.clean.sections import FEW_DOCUMENTS, LONG_DOCUMENT, paragraphs, sections, sentences, stretches
 from ownchat.clean.shards import DONE, FORMS, FOUND, HASHES, TOPIC, Dropped, find_forms, find_topic, first_pass, learn
 from ownchat.clean.signatures import Order, Signatures, concatenate, in_order
 from ownchat.clean.sketches import LAYOUT, Sketches
 from ownchat.clean.split import TEST, TRAIN, VALID, components, connected, deal, first_copies, way_out, what_dropped
 from ownchat.clean.steps import needs_learning
-from ownchat.clean.topic import description_file
 from ownchat.clean.trimming import without_replies
 from ownchat.config import CleanConfig, Config
 from ownchat.data.ledger import Entry, Fate, Ledger
 from ownchat.data.records import SCHEMA, Record, ShardWriter, read_batches, shards
-from ownchat.data.remote import existing
 from ownchat.errors import DataError
 from ownchat.monitor.progress import progress
 
@@ -62,10 +61,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
     :class:`~ownchat.errors.DataError` when no record is left, too few for three splits, or a file to decontaminate
     against cannot be read.
     """
-    against = {f"decontaminate-{number}": existing(path) for number, path in enumerate(config.clean.decontaminate)}
-    described = description_file(config.clean.topic) if config.clean.off_topic != "off" else None
-    named = {"topic": described} if described else {}
-    key = artifacts.stage_key(config, SECTIONS, {**inputs, **against, **named})
+    key = result_key(config, inputs["data"])
     if (report := artifacts.completed(output, key)) is not None:
         return report
     start, paths, work = time.monotonic(), shards(inputs["data"]), _resume(output, key)
@@ -74,7 +70,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> Report:
         ledger = stack.enter_context(Ledger(output))
         dropped = Dropped(stack.enter_context(ShardWriter(output / "dropped")))
         advance = stack.enter_context(progress("clean", 2 * num_rows, "records"))
-        examination = _examination(config, work) if against else None
+        examination = _examination(config, work) if config.clean.decontaminate else None
         cluster = stack.enter_context(connect(config.data.workers)) if config.data.engine == "ray" else None
         order = cluster.order if cluster else in_order
         if needs_learning(config.clean):
