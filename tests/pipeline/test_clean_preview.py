@@ -145,3 +145,15 @@ WRONG = [
     ("clean.private_deny=[fine, ' ']", "entry 2 is empty"),
     ("clean.decontaminate=[/nowhere/exam.csv]", "/nowhere/exam.csv: there is no such file"),
 ]
+
+
+def test_a_name_known_from_another_turn_is_masked_on_the_page(tmp_path):
+    """In its own turn nothing tells that it is a name; what the step masks must not stand beside its placeholder."""
+    texts = ["My name is Rosie Mccann.", "Welcome, Rosie Mccann!", "Rosie Mccann's for March", "Booked."]
+    talks = [texts] + [[f"Number {n}?", f"It is {n}."] for n in range(5)]
+    roles = ["user", "assistant", "user", "assistant"]
+    rows = [{"messages": [{"role": r, "content": c} for r, c in zip(roles, talk, strict=False)]} for talk in talks]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = tmp_path / "clean.html"
+    write_clean_preview(load_config()[0], tmp_path / "chats.jsonl", page, Console(quiet=True))
+    assert "Mccann" not in page.read_text()

@@ -35,7 +35,7 @@ _DANGLING = re.compile(rf"{OPEN}[^{CLOSE}]*$|^[^{OPEN}]*{CLOSE}")  # half a mask
 
 Kind = Literal["same", "cut", "new", "private", "gap"]
 Segment = tuple[Kind, str]  # a piece of text and what happened to it; private: the type of what stood there
-Mask = Callable[[str], str]
+Mask = Callable[[Sequence[str]], list[str]]  # all texts of a record: a name in one is known in the others
 
 
 @dataclass
@@ -186,31 +186,35 @@ def _example(entry: Entry, before: pa.RecordBatch, after: pa.RecordBatch, mask: 
     assert old is not None, entry
     place = place_of(old)
     if new is None:
-        texts = [(role, segments(mask(text))) for role, text in texts_of(old)[:6]]
+        texts = [(role, segments(text)) for role, text in masked(texts_of(old), mask)[:6]]
     else:
         texts = _changes(texts_of(old), texts_of(new), mask)
     return Example(place, entry.rule, entry.detail, texts)
 
 
+def masked(texts: list[tuple[str, str]], mask: Mask) -> list[tuple[str, str]]:
+    """The texts of a record, with their roles, as the page shows them."""
+    return [(role, shown) for (role, _), shown in zip(texts, mask([text for _, text in texts]), strict=True)]
+
+
 def _changes(old: list[tuple[str, str]], new: list[tuple[str, str]], mask: Mask) -> list[tuple[str, list[Segment]]]:
     """The texts that changed, each compared with what it became; what nothing happened to is left out."""
     found: list[tuple[str, list[Segment]]] = []
+    was, now = masked(old, mask), masked(new, mask)
     for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
         pairs = min(j - i, m - k) if [role for role, _ in old[i:j]][: m - k] == [role for role, _ in new[k:m]] else 0
-        for (role, before), (_, after) in zip(old[i : i + pairs], new[k : k + pairs], strict=True):
-            found.append((role, compare(mask(before), mask(after))))
+        for (role, before), (_, after) in zip(was[i : i + pairs], now[k : k + pairs], strict=True):
+            found.append((role, compare(before, after)))
         found += [
-            (role, _private_apart([("cut", _DANGLING.sub("", mask(text)[:MOST_SHOWN]))]))
-            for role, text in old[i + pairs : j]
+            (role, _private_apart([("cut", _DANGLING.sub("", text[:MOST_SHOWN]))])) for role, text in was[i + pairs : j]
         ]
         found += [
-            (role, _private_apart([("new", _DANGLING.sub("", mask(text)[:MOST_SHOWN]))]))
-            for role, text in new[k + pairs : m]
+            (role, _private_apart([("new", _DANGLING.sub("", text[:MOST_SHOWN]))])) for role, text in now[k + pairs : m]
         ]
     if not found:  # a flag or a tag: the text is as it was
-        found = [(role, segments(mask(text))) for role, text in old[:4]]
+        found = [(role, segments(text)) for role, text in was[:4]]
     return found[:6]
 
 

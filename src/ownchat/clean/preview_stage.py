@@ -25,6 +25,7 @@ from ownchat.clean.preview import (
     Segment,
     StepView,
     compare,
+    masked,
     place_of,
     row_of,
     segments,
@@ -100,7 +101,7 @@ def preview_stage(batches: Sequence[pa.RecordBatch], config: Config, mask: Mask)
                 view.pairs.append(_pair(batches, ids, entry["rule"], entry["detail"], mask))
             else:
                 row = _find(batches, entry["id"])
-                texts = [(role, segments(mask(text))) for role, text in texts_of(row)[:MOST_TURNS]]
+                texts = [(role, segments(text)) for role, text in masked(texts_of(row), mask)[:MOST_TURNS]]
                 view.dropped.append(Example(place_of(row), entry["rule"], entry["detail"], texts))
     sizes = {name: report.details["splits"][name] for name in SPLITS}
     return StageView(views, sizes, report.details)
@@ -124,11 +125,10 @@ def _find(batches: Sequence[pa.RecordBatch], id: str) -> dict[str, Any]:
 
 def _pair(batches: Sequence[pa.RecordBatch], ids: Sequence[str], rule: str, detail: str, mask: Mask) -> Pair:
     rows = [_find(batches, id) for id in ids]
+    first, second = (masked(texts_of(row), mask)[:MOST_TURNS] for row in rows)
     texts = []
-    for (role, one), (other_role, other) in list(zip_longest(texts_of(rows[0]), texts_of(rows[1]), fillvalue=("", "")))[
-        :MOST_TURNS
-    ]:
-        parts = compare(mask(one), mask(other))
+    for (role, one), (other_role, other) in zip_longest(first, second, fillvalue=("", "")):
+        parts = compare(one, other)
         texts.append((role or other_role, _side(parts, "new"), _side(parts, "cut")))
     return Pair((place_of(rows[0]), place_of(rows[1])), rule, detail, texts)
 

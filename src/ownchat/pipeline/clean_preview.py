@@ -208,25 +208,31 @@ def _all_parts(views: Sequence[StepView]) -> Iterator[list[Segment]]:
             yield from (parts for _, *both in pair.texts for parts in both)
 
 
-def _mask(config: Config, show_private: bool) -> Callable[[str], str]:
-    """What stands for a text on the page: private data becomes its type, even where the settings would leave it."""
+def _mask(config: Config, show_private: bool) -> Callable[[Sequence[str]], list[str]]:
+    """What stands for the texts of a record: private data becomes its type, even where the settings would leave it."""
     from ownchat.clean.preview import CLOSE, OPEN
-    from ownchat.clean.private.finder import PLACEHOLDER
-    from ownchat.clean.private.redaction import redact
+    from ownchat.clean.private.finder import PLACEHOLDER, Finder
     from ownchat.clean.private.spans import DEFAULT
 
     clean = config.clean
-    types = clean.private_types or DEFAULT
 
     def coloured(text: str) -> str:
         """[PERSON_1], which an earlier step wrote, like what is masked here."""
         return PLACEHOLDER.sub(lambda match: f"{OPEN}{_NUMBER.sub('', match[0][1:-1])}{CLOSE}", text)
 
-    def mask(text: str) -> str:
-        pieces, end = [], 0
-        for span in redact(text, types=types, deny=clean.private_deny, threshold=clean.private_threshold).spans:
-            pieces += [coloured(text[end : span.start]), f"{OPEN}{span.type.upper()}{CLOSE}"]
-            end = span.end
-        return "".join([*pieces, coloured(text[end:])])
+    if show_private:
+        return lambda texts: [coloured(text) for text in texts]
+    types = clean.private_types or DEFAULT
+    finder = Finder(types=types, deny=clean.private_deny, threshold=clean.private_threshold)
 
-    return coloured if show_private else mask
+    def mask(texts: Sequence[str]) -> list[str]:
+        shown = []
+        for text, spans in zip(texts, finder.find([texts])[0], strict=True):
+            pieces, end = [], 0
+            for span in spans:
+                pieces += [coloured(text[end : span.start]), f"{OPEN}{span.type.upper()}{CLOSE}"]
+                end = span.end
+            shown.append("".join([*pieces, coloured(text[end:])]))
+        return shown
+
+    return mask

@@ -55,3 +55,13 @@ def test_slices_and_nothing_to_do():
     assert alone.to_pylist() == redact_private(ROWS)[0].slice(2, 1).to_pylist()
     same, entries = redact_private(ROWS, types=[])
     assert same.equals(ROWS) and entries == []
+
+
+def test_a_part_that_somebody_plays_is_no_name():
+    turns = [message("user", "Hello there", name="USER"), message("assistant", "Hi", name="Agent 7")]
+    row = record("conversation", file="a", format="jsonl", line=1, messages=turns)
+    batch, entries = redact_private(batch_of(row))
+    assert [turn["name"] for turn in batch.to_pylist()[0]["messages"]] == ["USER", "Agent 7"] and not entries
+    row["messages"][1]["name"] = "Anna Berg"
+    batch, entries = redact_private(batch_of(row))
+    assert [turn["name"] for turn in batch.to_pylist()[0]["messages"]] == ["USER", "[PERSON_1]"] and len(entries) == 1

@@ -20,6 +20,11 @@ from ownchat.data.records import SCHEMA, to_batch
 
 LISTS = ("messages", "chosen", "rejected")
 RULE = "private data"
+_PARTS = frozenset(  # what a speaker is called who has no name
+    ["user", "system", "assistant", "agent", "bot", "chatbot", "customer", "client", "caller", "guest", "visitor",
+     "human", "operator", "support", "service", "helper", "wizard", "gpt", "model", "tool", "admin", "moderator",
+     "speaker", "unknown", "anonymous"]
+)  # fmt: skip
 
 
 def redact_private(
@@ -48,9 +53,7 @@ def redact_private(
     entries, changed = [], {}
     for number, (row, its_texts, spans) in enumerate(zip(rows, texts, found, strict=True)):
         counts = Counter(span.type for one in spans for span in one)
-        names = "person" in redactor.finder.types and any(
-            turn["name"] and turn["role"] != "tool" for name in LISTS for turn in row[name] or ()
-        )
+        names = "person" in redactor.finder.types and any(_is_named(turn) for name in LISTS for turn in row[name] or ())
         if not counts and not names:
             continue
         redactor.forget()
@@ -110,10 +113,17 @@ def _rebuild_turn(
         made["content"] = replace(turn["content"], turn["role"] == "assistant")
     if turn["tool_calls"]:
         made["tool_calls"] = _rebuild_json(turn["tool_calls"], replace)
-    if redactor is not None and turn["name"] and turn["role"] != "tool":
+    if redactor is not None and _is_named(turn):
         made["name"] = redactor.placeholder("person", turn["name"])
         counts["person"] += 1
     return made
+
+
+def _is_named(turn: dict[str, Any]) -> bool:
+    """Whether the one who speaks has a name: "USER" and "Agent 7" are parts that somebody plays."""
+    return (
+        bool(turn["name"]) and turn["role"] != "tool" and turn["name"].casefold().rstrip("0123456789 _-#") not in _PARTS
+    )
 
 
 def _rebuild_json(text: str, replace: _Replace) -> str:
