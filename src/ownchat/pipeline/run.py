@@ -159,21 +159,22 @@ def _report_key(run: Path) -> str | None:
 
 def _refuse_other_request(run: Path, key: str, config: Config, force: bool) -> None:
     """Before any stage is built anew: an unfinished training of something else keeps its data."""
-    from ownchat.train import stage as training
-
     asked = artifacts.read_json(run / REQUEST)["key"] if (run / REQUEST).is_file() else key
     if asked != key and not force:
+        from ownchat.train import stage as training
+
         training.refuse_unfinished(config, run / TRAIN)
 
 
 def _stages(source: Source, run: Path, config: Config, origins: Origins, force: bool, say: Say) -> dict[str, Any]:
+    artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
+    data = _import(source, run, config, say)
+    _clean(data, run, config, say)
+    # Only now: these take seconds to load, and what is wrong with the data should be told before.
     from ownchat.model.load import resolve_base
     from ownchat.tokenizer import stage as tokenizer
     from ownchat.train import stage as training
 
-    artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
-    data = _import(source, run, config, say)
-    _clean(data, run, config, say)
     base = resolve_base(config.model.base)
     tokenizer.run_tokenizer(config, {"base": base}, run / TOKENIZER)
     done = tokenizer.run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
