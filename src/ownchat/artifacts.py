@@ -159,18 +159,24 @@ def locked(run: Path) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------- writing and hashing
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write aside, flush to disk, rename: a reader sees the old file or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, with its suffix; it takes the name when the block ends without an error."""
+    aside = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
-        with open(aside, "wb") as handle:
-            handle.write(content.encode() if isinstance(content, str) else content)
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield aside
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write aside, flush to disk, rename: a reader sees the old file or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside, open(aside, "wb") as handle:
+        handle.write(content.encode() if isinstance(content, str) else content)
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:

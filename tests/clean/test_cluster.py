@@ -3,16 +3,13 @@
 import json
 import os
 import pickle
-import random
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from shard_samples import contents, kill_when_a_shard_is_done, write_shards
 
 from ownchat.clean import cluster, shards, stage
 from ownchat.clean.signatures import in_order
@@ -20,7 +17,7 @@ from ownchat.clean.sketches import Sketches, candidates
 from ownchat.clean.split import first_copies
 from ownchat.config import load_config
 from ownchat.data import stage as importing
-from ownchat.data.records import ShardWriter, batched, message, read_batches, record
+from ownchat.data.records import ShardWriter, read_batches
 from ownchat.errors import ConfigError, OwnchatError, UserError
 
 DATASETS = Path(os.environ.get("OWNCHAT_DATASETS", Path(__file__).parents[2] / ".." / "shared" / "datasets"))
@@ -42,18 +39,7 @@ def ray():
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Six shards, copies and a footer among them."""
-    chance = random.Random(0)
-    words = ["".join(chance.choices("aeioulmnrst", k=2 + i % 7)) for i in range(3000)]
-    rows = []
-    for line in range(1200):
-        turns = [message(role, " ".join(chance.choices(words, k=30))) for role in ("user", "assistant")]
-        turns[1]["content"] += "\nThis message and what hangs on it is for you alone, so be kind.\n" * (line % 5 == 0)
-        turns = rows[line // 2]["messages"] if line % 9 == 8 else turns
-        rows.append(record("conversation", file="f", format="x", line=line, messages=turns, group=f"g{line % 700}"))
-    folder = tmp_path_factory.mktemp("source") / "1-data"
-    with ShardWriter(folder, shard_bytes=100_000) as writer:
-        for batch in batched(rows, 200):
-            writer.write(batch)
+    folder = write_shards(tmp_path_factory.mktemp("source") / "1-data", 1200, footer=5)
     assert len(list(folder.glob("*.parquet"))) == 6
     return folder
 
@@ -70,11 +56,6 @@ def exam(source, tmp_path_factory):
 def clean(source: Path, out: Path, *sets: str) -> dict[str, bytes]:
     stage.run(load_config(sets=[*SETS, *sets])[0], {"data": source}, out)
     return contents(out)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 # ------------------------------------------------------------------------------------------------------- on Ray
@@ -152,18 +133,7 @@ def test_real_text_is_the_same_on_one_core_on_two_and_on_ray(ray, tmp_path, monk
 def test_a_run_killed_here_goes_on_there(source, ray, tmp_path, monkeypatch):
     whole = clean(source, tmp_path / "whole", "data.workers=1")
     out = tmp_path / "out"
-    code = (
-        "from pathlib import Path; from ownchat.config import load_config; from ownchat.clean import stage\n"
-        f"config = load_config(sets={[*SETS, 'data.workers=1']!r})[0]\n"
-        f"stage.run(config, {{'data': Path({str(source)!r})}}, Path({str(out)!r}))\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    first, until = out / stage.WORK / "00000", time.monotonic() + 120
-    while not first.exists() and time.monotonic() < until and child.poll() is None:
-        time.sleep(0.001)
-    child.kill()
-    child.wait()
-    assert first.exists() and not (out / "manifest.json").exists()
+    kill_when_a_shard_is_done(source, out, [*SETS, "data.workers=1"])
     done: list[str] = []
     original = cluster.Cluster.clean
 

@@ -1,18 +1,13 @@
 """The first pass: the same bytes with any number of workers, and after a kill."""
 
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from shard_samples import contents, kill_when_a_shard_is_done, write_shards
 
 from ownchat.clean import shards, stage
 from ownchat.config import load_config
-from ownchat.data.records import ShardWriter, batched, message, record
 
 SETS = ["clean.private_types=[]", "clean.detect_language=false"]
 
@@ -20,24 +15,9 @@ SETS = ["clean.private_types=[]", "clean.detect_language=false"]
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """Eight shards, copies among them."""
-    chance = random.Random(0)
-    words = ["".join(chance.choices("aeioulmnrst", k=2 + i % 7)) for i in range(3000)]
-    rows = []
-    for line in range(1600):
-        turns = [message(role, " ".join(chance.choices(words, k=30))) for role in ("user", "assistant")]
-        turns = rows[line // 2]["messages"] if line % 9 == 8 else turns
-        rows.append(record("conversation", file="f", format="x", line=line, messages=turns, group=f"g{line % 700}"))
-    folder = tmp_path_factory.mktemp("source") / "1-data"
-    with ShardWriter(folder, shard_bytes=100_000) as writer:
-        for batch in batched(rows, 200):
-            writer.write(batch)
+    folder = write_shards(tmp_path_factory.mktemp("source") / "1-data", 1600)
     assert len(list(folder.glob("*.parquet"))) == 8
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +35,8 @@ def test_workers_make_no_difference(source, whole, tmp_path, monkeypatch):
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(source, whole, tmp_path):
     out = tmp_path / "out"
-    code = (
-        "from pathlib import Path; from ownchat.config import load_config; from ownchat.clean import shards, stage\n"
-        "shards.LEAST_BYTES = 0\n"
-        f"config = load_config(sets={[*SETS, 'data.workers=2']!r})[0]\n"
-        f"stage.run(config, {{'data': Path({str(source)!r})}}, Path({str(out)!r}))\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    first = out / stage.WORK / "00000"
-    until = time.monotonic() + 120
-    while not first.exists() and time.monotonic() < until and child.poll() is None:
-        time.sleep(0.001)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert first.exists() and not (out / "manifest.json").exists()
+    sets = [*SETS, "data.workers=2"]
+    first = kill_when_a_shard_is_done(source, out, sets, before="shards.LEAST_BYTES = 0")
     made = os.stat(first / shards.DONE).st_mtime_ns
     redone: list[str] = []
     original = shards.clean_shard

@@ -7,7 +7,6 @@ cut in the second. The counts are sums, so batches may come in any order and fro
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ownchat.artifacts import replacing
 from ownchat.clean.batches import (
     Cleaned,
     flat_messages,
@@ -122,9 +122,8 @@ class Learned:
     def save(self, path: Path) -> None:
         """Into a file that :meth:`load` reads; it is there when it is whole."""
         rest = json.dumps({"records": self.records, "texts": self.texts, "longest": self.longest})
-        aside = path.with_name(f"tmp-{path.name}")
-        np.savez(aside, cells=self.lines.cells, total=self.lines.total, rest=np.array(rest))
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            np.savez(aside, cells=self.lines.cells, total=self.lines.total, rest=np.array(rest))
 
     @staticmethod
     def load(path: Path) -> Learned:

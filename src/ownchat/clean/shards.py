@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ownchat.artifacts import replacing
 from ownchat.clean.batches import count_messages, with_column
 from ownchat.clean.boilerplate import Learned
 from ownchat.clean.decontaminate import Examination
@@ -93,16 +94,14 @@ def find_forms(paths: Sequence[Path], stored: Path) -> None:
             said = sides(batch)
             yield whole(said.asked, said.answered)
 
-    aside = stored.with_suffix(".tmp.npy")
-    np.save(aside, learn_forms(sampled()))
-    os.replace(aside, stored)
+    with replacing(stored) as aside:
+        np.save(aside, learn_forms(sampled()))
 
 
 def find_topic(paths: Sequence[Path], stored: Path, topic: str) -> None:
     """Learn what the records are about (:func:`~ownchat.clean.topic.learn_topic`) from some thousand of them."""
-    aside = stored.with_suffix(".tmp.npz")
-    learn_topic(_sample(paths, TOPIC_SAMPLE), read_description(topic)).save(aside)
-    os.replace(aside, stored)
+    with replacing(stored) as aside:
+        learn_topic(_sample(paths, TOPIC_SAMPLE), read_description(topic)).save(aside)
 
 
 def _sample(paths: Sequence[Path], count: int) -> Iterator[pa.RecordBatch]:

@@ -9,7 +9,6 @@ the first pass that are done stay done.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -270,8 +269,8 @@ def _found(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
 def _near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, work: Path, order: Order) -> Near:
     """The search for near duplicates, which a killed run need not repeat."""
     if not (work / _NEAR).exists():
-        find_near(sketches, members, can_go, order).save(work / f"tmp-{_NEAR}")
-        os.replace(work / f"tmp-{_NEAR}", work / _NEAR)
+        with artifacts.replacing(work / _NEAR) as aside:
+            find_near(sketches, members, can_go, order).save(aside)
     return Near.load(work / _NEAR)
 
 
