@@ -16,7 +16,9 @@ interface can use it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,17 +28,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "ownchat_packed"
 
-# Rows up to this length: batched matrix products with a stored softmax are faster than the fused CPU kernel, whose
-# backward is slow for short rows (benchmarks/attention.py). Longer rows would make the stored matrix large.
-MATMUL_MAX_LENGTH = 256
+TILE = 128  # queries of one tile (benchmarks of rows of 128 to 2,048 tokens in LOG.md)
+STORED_MAX_LENGTH = 256  # rows up to this length keep their softmax for the backward pass
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where the tokens of a block ([prefix, rest of document 0, rest of document 1, ...]) stand in the grid.
 
-    ``query_cells``: [n * L] place in the block for each cell; pads point to the block's first token.
-    ``key_cells``: [n * (P + L)] the same with the shared prefix before each row.
+    ``query_cells``: [n * L] place after the prefix for each cell; pads point to the first token there.
+    ``key_cells``: [n * (P + L)] place in the block, the shared prefix before each row.
     ``places``: [T - P] cell for each token after the prefix.
     ``pad``: [n * L, 1] true where a cell is a pad.
     """
@@ -55,15 +56,15 @@ def make_layout(lengths: list[int], prefix: int = 0, device: torch.device | str 
 
     >>> layout = make_layout([2, 1], prefix=1)
     >>> layout.query_cells.tolist(), layout.key_cells.tolist(), layout.places.tolist()
-    ([1, 2, 3, 0], [0, 1, 2, 0, 3, 0], [0, 1, 2])
+    ([0, 1, 2, 0], [0, 1, 2, 0, 3, 1], [0, 1, 2])
     """
     count, longest = len(lengths), max(lengths)
     columns = torch.arange(longest)
     sizes = torch.tensor(lengths)
-    starts = prefix + torch.cumsum(sizes, 0) - sizes
+    starts = torch.cumsum(sizes, 0) - sizes
     real = columns[None, :] < sizes[:, None]
     cells = torch.where(real, starts[:, None] + columns[None, :], 0)
-    keys = torch.cat([torch.arange(prefix).expand(count, prefix), cells], dim=1)
+    keys = torch.cat([torch.arange(prefix).expand(count, prefix), prefix + cells], dim=1)
     places = real.flatten().nonzero()[:, 0]
     return Layout(
         query_cells=cells.flatten().to(device),
@@ -102,41 +103,110 @@ class _FromGrid(torch.autograd.Function):
     """``x[places]``; pads get gradient zero."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, places: Tensor, cells: Tensor, pad: Tensor, prefix: int) -> Tensor:
+    def forward(context: Any, x: Tensor, places: Tensor, cells: Tensor, pad: Tensor) -> Tensor:
         context.save_for_backward(cells, pad)
-        context.prefix = prefix
         return x.index_select(0, places)
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         cells, pad = context.saved_tensors
-        spread = gradients[0].index_select(0, (cells - context.prefix).clamp_(min=0))
-        return spread.masked_fill_(pad, 0), None, None, None, None
+        return gradients[0].index_select(0, cells).masked_fill_(pad, 0), None, None, None
 
 
-class _MatmulAttention(torch.autograd.Function):
-    """softmax(scale * q k' + bias) v with batched matrix products; the softmax is stored, not made again.
+class _TiledAttention(torch.autograd.Function):
+    """Causal attention of every row by batched matrix products, a tile of queries at a time.
 
-    q: [b, g * L, d] (the g query heads of a key head stand below each other), k and v: [b, P + L, d],
-    bias: [g * L, P + L].
+    q: [n, L, H, d]; k, v: [n, P + L, K, d]; returns [n, L, H, d]. A tile looks only at the keys that it may see, which
+    halves the work of long rows. The softmax is stored for short rows and made again in the backward pass of long ones,
+    where it would be large (its rows by its columns, as in Dao et al. 2022, arXiv:2205.14135, without the kernel).
     """
 
     @staticmethod
-    def forward(context: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
-        weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
-        context.save_for_backward(q, k, v, weights)
-        context.scale = scale
-        return torch.bmm(weights, v)
+    def forward(
+        context: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, dropout: float
+    ) -> Tensor:
+        keys, values = _by_head(k), _by_head(v)
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        kept: list[Tensor] = []
+        # With dropout the weights are kept in any case: what was dropped has to be the same in the backward pass.
+        store = any(context.needs_input_grad[:3]) and (bool(dropout) or q.shape[1] <= STORED_MAX_LENGTH)
+        for tile in _tiles(q, k, window):
+            weights = _attention_weights(_rows(q, tile, k.shape[2]), keys, tile, scale, q)
+            used = weights
+            if dropout:
+                used = torch.nn.functional.dropout(weights, dropout)
+            _put(out, tile, torch.bmm(used, values[:, tile.keys]), k.shape[2])
+            if store:
+                kept += [weights, used] if dropout else [weights]
+        context.save_for_backward(q, k, v, *kept)
+        context.settings = (scale, window, dropout)
+        return out
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q, k, v, weights = context.saved_tensors
-        gradient = gradients[0].contiguous()
-        of_weights = torch.bmm(gradient, v.transpose(1, 2))
-        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(context.scale)
-        of_q = torch.bmm(of_scores, k)
-        of_k = torch.bmm(of_scores.transpose(1, 2), q)
-        return of_q, of_k, torch.bmm(weights.transpose(1, 2), gradient), None, None
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *kept = context.saved_tensors
+        scale, window, dropout = context.settings
+        heads = k.shape[2]
+        keys, values, gradient = _by_head(k), _by_head(v), gradients[0]
+        of_q = torch.empty_like(q, memory_format=torch.contiguous_format)
+        of_keys, of_values = torch.zeros_like(keys), torch.zeros_like(values)
+        for number, tile in enumerate(_tiles(q, k, window)):
+            rows, of_out = _rows(q, tile, heads), _rows(gradient, tile, heads)
+            if dropout:
+                weights, used = kept[2 * number : 2 * number + 2]
+            else:
+                weights = used = kept[number] if kept else _attention_weights(rows, keys, tile, scale, q)
+            of_weights = torch.bmm(of_out, values[:, tile.keys].transpose(1, 2))
+            if dropout:  # what was dropped is zero in `used`; a weight that is zero itself has no gradient either
+                of_weights = of_weights.div_(1 - dropout).masked_fill_(used == 0, 0)
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            _put(of_q, tile, torch.baddbmm(rows, of_scores, keys[:, tile.keys], beta=0, alpha=scale), heads)
+            of_keys[:, tile.keys].baddbmm_(of_scores.transpose(1, 2), rows, alpha=scale)
+            of_values[:, tile.keys].baddbmm_(used.transpose(1, 2), of_out)
+        shape = (k.shape[0], heads, k.shape[1], k.shape[3])
+        return of_q, of_keys.view(shape).transpose(1, 2), of_values.view(shape).transpose(1, 2), None, None, None
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Queries ``start`` to ``end`` of each row, and the keys that at least one of them sees."""
+
+    start: int
+    end: int
+    keys: slice
+    bias: Tensor  # [g * (end - start), keys]: 0 where a query may look, -inf elsewhere
+
+
+def _tiles(q: Tensor, k: Tensor, window: int | None) -> Iterator[_Tile]:
+    length, prefix, group = q.shape[1], k.shape[1] - q.shape[1], q.shape[2] // k.shape[2]
+    for start in range(0, length, TILE):
+        end = min(start + TILE, length)
+        first = 0 if window is None else max(0, prefix + start - window + 1)
+        keys = slice(first, prefix + end)
+        bias = _causal_bias(end - start, prefix + end - first, group, window, q.dtype, q.device)
+        yield _Tile(start, end, keys, bias)
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """[n, L, K, d] -> [n * K, L, d]."""
+    return x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3])
+
+
+def _rows(x: Tensor, tile: _Tile, key_heads: int) -> Tensor:
+    """[n, L, H, d] -> [n * K, g * tile, d]: the g query heads of a key head stand below each other."""
+    part = x[:, tile.start : tile.end].unflatten(2, (key_heads, -1))
+    return part.permute(0, 2, 3, 1, 4).reshape(x.shape[0] * key_heads, -1, x.shape[3])
+
+
+def _put(out: Tensor, tile: _Tile, rows: Tensor, key_heads: int) -> None:
+    """The reverse of :func:`_rows`, written into ``out``."""
+    count, _, heads, width = out.shape
+    part = rows.view(count, key_heads, heads // key_heads, tile.end - tile.start, width).permute(0, 3, 1, 2, 4)
+    out[:, tile.start : tile.end].unflatten(2, (key_heads, -1)).copy_(part)
+
+
+def _attention_weights(rows: Tensor, keys: Tensor, tile: _Tile, scale: float, like: Tensor) -> Tensor:
+    return torch.baddbmm(tile.bias, rows, keys[:, tile.keys].transpose(1, 2), alpha=scale).softmax(-1, like.dtype)
 
 
 def packed_attention(
@@ -158,60 +228,56 @@ def packed_attention(
     Without a layout the block is one document.
     """
     assert query.shape[0] == 1, "a block is one row"
-    if softcap is not None or dropout:
-        raise NotImplementedError("packed attention has neither soft caps nor dropout")  # the padded path is taken
-    heads, tokens, width = query.shape[1:]
+    if softcap is not None:
+        raise NotImplementedError("packed attention has no soft caps")  # the padded path is taken
+    tokens, width = query.shape[2:]
     if layout is None:
         layout = make_layout([tokens], device=query.device)
     scale = width**-0.5 if scaling is None else scaling
     rows, prefix = layout.num_documents, layout.prefix
 
-    def to_grid(x: Tensor, cells: Tensor, prefix: int) -> Tensor:  # -> [n, heads, P + L, d]
+    def to_grid(x: Tensor, cells: Tensor, prefix: int) -> Tensor:  # -> [n, P + L, heads, d]
         flat = x[0].transpose(0, 1).reshape(x.shape[2], -1)
         grid = _ToGrid.apply(flat, cells, layout.places, rows, prefix)
-        return grid.view(rows, -1, x.shape[1], width).transpose(1, 2)
+        return grid.view(rows, -1, x.shape[1], x.shape[3])
 
     # The prefix has queries of its own, which only see the prefix; they are not in the grid of queries.
-    q = to_grid(query[:, :, prefix:], (layout.query_cells - prefix).clamp(min=0), 0)
+    q = to_grid(query[:, :, prefix:], layout.query_cells, 0)
     k, v = to_grid(key, layout.key_cells, prefix), to_grid(value, layout.key_cells, prefix)
-    out = _attend(q, k, v, scale, sliding_window).transpose(1, 2).reshape(rows * layout.longest, -1)
-    out = _FromGrid.apply(out, layout.places, layout.query_cells, layout.pad, prefix)
+    out = _attend(q, k, v, scale, sliding_window, dropout).reshape(rows * layout.longest, -1)
+    out = _FromGrid.apply(out, layout.places, layout.query_cells, layout.pad)
     if prefix:
-        of_prefix = _attend(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], scale, sliding_window)
-        out = torch.cat([of_prefix[0].transpose(0, 1).reshape(prefix, -1), out])
-    return out.view(1, tokens, heads, width), None
+        q, k, v = (x[:, :, :prefix].transpose(1, 2) for x in (query, key, value))
+        of_prefix = _attend(q, k, v, scale, sliding_window, dropout)
+        out = torch.cat([of_prefix.reshape(prefix, -1), out])
+    return out.view(1, tokens, query.shape[1], -1), None
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
-    """q: [n, H, L, d]; k, v: [n, K, P + L, d]; every query sees the prefix and what stands before it in its row."""
-    rows, heads, length, width = q.shape
-    key_heads, keys = k.shape[1], k.shape[2]
-    bias = _causal_bias(length, keys, window, q)
-    if length > MATMUL_MAX_LENGTH or q.device.type != "cpu":
-        plain = keys == length and (window is None or window >= length)
-        grouped = heads != key_heads
-        return scaled_dot_product_attention(
-            q, k, v, attn_mask=None if plain else bias, is_causal=plain, scale=scale, enable_gqa=grouped
-        )
-    group = heads // key_heads
-    out = _MatmulAttention.apply(
-        q.reshape(rows * key_heads, group * length, width),
-        k.reshape(rows * key_heads, keys, width),
-        v.reshape(rows * key_heads, keys, width),
-        bias.repeat(group, 1),
-        scale,
+def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, dropout: float) -> Tensor:
+    """q: [n, L, H, d]; k, v: [n, P + L, K, d]; every query sees the prefix and what stands before it in its row."""
+    length, keys = q.shape[1], k.shape[1]
+    if q.device.type == "cpu" and q.shape[3] == v.shape[3]:
+        return _TiledAttention.apply(q, k, v, scale, window, dropout)
+    plain = keys == length and (window is None or window >= length)
+    bias = None if plain else _causal_bias(length, keys, 1, window, q.dtype, q.device)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    out = scaled_dot_product_attention(
+        q, k, v, attn_mask=bias, is_causal=plain, scale=scale, dropout_p=dropout, enable_gqa=q.shape[1] != k.shape[1]
     )
-    return out.view(rows, heads, length, width)
+    return out.transpose(1, 2)
 
 
-def _causal_bias(length: int, keys: int, window: int | None, like: Tensor) -> Tensor:
-    """[L, P + L]: 0 where a query may look, -inf elsewhere."""
-    distance = torch.arange(length, device=like.device)[:, None] + (keys - length)
-    distance = distance - torch.arange(keys, device=like.device)[None, :]  # how far back the key stands
-    hidden = distance < 0
+@lru_cache(maxsize=64)  # the layers of a model ask for the same few
+def _causal_bias(
+    length: int, keys: int, group: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """[g * L, keys] for the last L positions of ``keys``: 0 where a query may look, -inf elsewhere."""
+    back = torch.arange(length, device=device)[:, None] + (keys - length) - torch.arange(keys, device=device)[None, :]
+    hidden = back < 0
     if window is not None:
-        hidden |= distance >= window
-    return torch.zeros(length, keys, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))
+        hidden |= back >= window
+    bias = torch.zeros(length, keys, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+    return bias.repeat(group, 1)
 
 
 AttentionInterface.register(NAME, packed_attention)
