@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from ownchat.model.block import make_block
 from ownchat.model.load import load_model
-from ownchat.model.lora import add_lora, load_adapter
+from ownchat.model.lora import add_lora, load_adapter, use_our_products
 from ownchat.model.loss import negative_log_likelihood
 
 
@@ -89,3 +89,64 @@ def test_adapter_opens_in_plain_peft(tiny_model: Path, tmp_path: Path, block: An
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, plain(ids).logits, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours.eval()(ids).logits, plain(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_projections_with_one_input_are_one_product(tiny_model: Path) -> None:
+    model = load_model(tiny_model, packed=True)
+    wrapped = add_lora(model, rank=8, alpha=16, seed=0)
+    assert use_our_products(wrapped) == [3, 1, 2, 1] * 2, "q k v, o, gate up, down, in each of two layers"
+    attention = wrapped.get_base_model().model.layers[0].self_attn
+    q, k = attention.q_proj.base_layer.weight, attention.k_proj.base_layer.weight
+    assert q.untyped_storage().data_ptr() == k.untyped_storage().data_ptr(), "held once"
+
+
+def test_a_model_that_moves_or_is_cast_is_still_right(tiny_model: Path, block: Any) -> None:
+    model = add_lora(load_model(tiny_model, packed=True), rank=8, alpha=16, seed=0)
+    shake(model)
+    with torch.no_grad():
+        before = float(negative_log_likelihood(model.get_base_model(), block))
+        with model.disable_adapter():
+            base = float(negative_log_likelihood(model.get_base_model(), block))
+        assert base != pytest.approx(before, rel=1e-3)
+        merged = model.merge_and_unload()
+        assert float(negative_log_likelihood(merged, block)) == pytest.approx(before, rel=1e-5)
+        cast = add_lora(load_model(tiny_model, packed=True), rank=8, alpha=16, seed=0)
+        shake(cast)
+        cast.get_base_model().bfloat16()
+        assert float(negative_log_likelihood(cast.get_base_model(), block)) == pytest.approx(before, rel=1e-2)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_adapters_of_others_load(tiny_model: Path, tmp_path: Path, block: Any, dropout: float) -> None:
+    """Ranks that differ, dropout: PEFT's own code where ours would be wrong."""
+    settings = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], rank_pattern={"v_proj": 6},
+        lora_dropout=dropout, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    theirs = get_peft_model(load_model(tiny_model, packed=True), settings)
+    shake(theirs)
+    theirs.save_pretrained(str(tmp_path))
+    ours = load_adapter(load_model(tiny_model, packed=True), tmp_path, trainable=True)
+    for model in (ours, theirs):
+        model.train()
+        torch.manual_seed(0)
+        negative_log_likelihood(model.get_base_model(), block).backward()
+    for name, weight in trained(theirs).items():
+        torch.testing.assert_close(trained(ours)[name].grad, weight.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_gpt2_takes_our_product(tmp_path: Path, block: Any) -> None:
+    settings = GPT2Config(
+        vocab_size=300, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0, resid_pdrop=0, embd_pdrop=0,
+        attn_pdrop=0,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
+    ours = add_lora(load_model(tmp_path, packed=True), rank=8, alpha=16, seed=0)
+    assert use_our_products(ours) == [1] * 8
+    plain = load_model(tmp_path, packed=True)
+    theirs = get_peft_model(plain, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for model in (ours, theirs):
+        shake(model)
+        negative_log_likelihood(model.get_base_model(), block).backward()
+    for name, weight in trained(theirs).items():
+        torch.testing.assert_close(trained(ours)[name].grad, weight.grad, rtol=1e-4, atol=1e-6, msg=name)

@@ -1,11 +1,13 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685): a trained low-rank product beside each frozen matrix.
 
-PEFT holds the adapter, so what is saved is a standard PEFT adapter. Only the product itself is ours: one autograd
-node for each projection, in the model's compute type, the adapter's weights and their gradients in float32.
+PEFT holds the adapter, so what is saved is a standard PEFT adapter. Only the product itself is ours: projections that
+read the same input (queries, keys and values; gate and up) are one autograd node with one product for their frozen
+matrices and one for their A's, in the model's compute type, the adapter's weights and their gradients in float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -14,36 +16,89 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 
-class _LoraProduct(torch.autograd.Function):
-    """x W' + bias + scale * (x A') B', for x [..., in], W [out, in] frozen, A [r, in], B [out, r] in float32."""
+class _LoraProducts(torch.autograd.Function):
+    """x W_i' + bias_i + scale_i * (x A_i') B_i' for projections i that share the input x [..., in].
+
+    weight: [sum of out_i, in], frozen, the projections below each other; bias: the same, or None; ``adapters``:
+    A_1 [r_1, in], B_1 [out_1, r_1], A_2, ... in float32. Returns a tensor [..., out_i] for each projection.
+    """
 
     @staticmethod
     def forward(
-        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
-    ) -> Tensor:
+        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scales: tuple[float, ...], *adapters: Tensor
+    ) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])
-        small_a, small_b = a.to(x.dtype), (b * scale).to(x.dtype)
-        hidden = flat @ small_a.T
+        a = torch.cat(adapters[0::2]).to(x.dtype)
+        b = [(part * scale).to(x.dtype) for part, scale in zip(adapters[1::2], scales, strict=True)]
+        hidden = flat @ a.T
         out = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
-        out.addmm_(hidden, small_b.T)
-        context.save_for_backward(flat, weight, small_a, small_b, hidden)
-        context.scale = scale
-        return out.view(*x.shape[:-1], -1)
+        for part, outer, inner in zip(b, _cuts(b, 0), _cuts(b, 1), strict=True):
+            out[:, outer].addmm_(hidden[:, inner], part.T)
+        context.save_for_backward(flat, weight, a, hidden, *b)
+        context.scales = scales
+        context.set_materialize_grads(False)
+        return tuple(out[:, cut].view(*x.shape[:-1], -1) for cut in _cuts(b, 0))
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
-        flat, weight, small_a, small_b, hidden = context.saved_tensors
-        gradient = gradients[0].reshape(-1, gradients[0].shape[-1])
-        of_hidden = gradient @ small_b
-        of_x = None
-        if context.needs_input_grad[0]:
-            of_x = (gradient @ weight).addmm_(of_hidden, small_a).view(*gradients[0].shape[:-1], -1)
+    def backward(context: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        flat, weight, a, hidden, *b = context.saved_tensors
+        outer, inner = _cuts(b, 0), _cuts(b, 1)
+        given = [None if g is None else g.reshape(-1, g.shape[-1]) for g in gradients]  # None: nobody used that output
+        of_hidden = torch.zeros_like(hidden) if None in gradients else torch.empty_like(hidden)
+        shape = next(g.shape[:-1] for g in gradients if g is not None)
+        of_x: Tensor | None = None
+        for gradient, part, rows, columns in zip(given, b, outer, inner, strict=True):
+            if gradient is None:
+                continue
+            torch.mm(gradient, part, out=of_hidden[:, columns])
+            if context.needs_input_grad[0]:
+                of_x = gradient @ weight[rows] if of_x is None else of_x.addmm_(gradient, weight[rows])
+        if of_x is not None:
+            of_x = of_x.addmm_(of_hidden, a).view(*shape, -1)
         # x'h and not h'x: the long dimension stays the contiguous one (a third faster in bfloat16 on CPU)
         of_a = (flat.T @ of_hidden).T.float()
-        of_b = (hidden.T @ gradient).T.float() * context.scale
-        return of_x, None, None, of_a, of_b, None
+        of_adapters: list[Tensor | None] = []
+        for gradient, scale, columns in zip(given, context.scales, inner, strict=True):
+            of_adapters.append(of_a[columns])
+            of_adapters.append(None if gradient is None else (hidden[:, columns].T @ gradient).T.float() * scale)
+        return of_x, None, None, None, *of_adapters
+
+
+def _cuts(parts: Sequence[Tensor], dimension: int) -> list[slice]:
+    """Where each part stands when they stand below (or beside) each other."""
+    ends = torch.tensor([part.shape[dimension] for part in parts]).cumsum(0).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class _Group:
+    """Projections that read the same input. The first that is called computes all; the others take theirs."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = list(layers)
+        self.weight, self.bias = _stacked(self.layers)
+        self._input: Tensor | None = None
+        self._outputs: dict[int, Tensor] = {}
+
+    def __call__(self, layer: Any, x: Tensor) -> Tensor:
+        if self._input is not x or id(layer) not in self._outputs:
+            if not _same_memory(self.weight, self.layers[0].base_layer.weight):  # the model moved, or was cast
+                self.weight, self.bias = _stacked(self.layers)
+            names = [_adapter(one) for one in self.layers]
+            adapters = [
+                matrix.weight
+                for one, name in zip(self.layers, names, strict=True)
+                for matrix in (one.lora_A[name], one.lora_B[name])
+            ]
+            scales = tuple(one.scaling[name] for one, name in zip(self.layers, names, strict=True))
+            outputs = _LoraProducts.apply(x, self.weight, self.bias, scales, *adapters)
+            self._input, self._outputs = x, {id(one): out for one, out in zip(self.layers, outputs, strict=True)}
+        found = self._outputs.pop(id(layer))
+        if not self._outputs:
+            self._input = None
+        return found
 
 
 def add_lora(model: Any, *, rank: int, alpha: int, seed: int) -> PeftModel:
@@ -57,27 +112,94 @@ def add_lora(model: Any, *, rank: int, alpha: int, seed: int) -> PeftModel:
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     wrapped = get_peft_model(model, settings, autocast_adapter_dtype=True)
     torch.set_rng_state(random_state)
-    _use_our_product(wrapped)
+    use_our_products(wrapped)
     return wrapped
 
 
 def load_adapter(model: Any, directory: Path, *, trainable: bool = False) -> PeftModel:
     """A saved adapter on its base model."""
     wrapped = PeftModel.from_pretrained(model, directory, is_trainable=trainable)
-    _use_our_product(wrapped)
+    use_our_products(wrapped)
     return wrapped
 
 
-def _use_our_product(wrapped: PeftModel) -> None:
-    for module in wrapped.modules():
-        if isinstance(module, PeftLinear) and type(module.base_layer) is nn.Linear:
-            module.__dict__["forward"] = MethodType(_forward, module)
+def use_our_products(wrapped: PeftModel) -> list[int]:
+    """Replace the forward of PEFT's linear layers, in place; returns how many projections each node computes."""
+    layers = [module for module in wrapped.modules() if isinstance(module, PeftLinear) and _plain(module)]
+    if not layers or layers[0].base_layer.weight.device.type == "meta":
+        return []
+    groups = _sharing_an_input(wrapped, layers)
+    for members in groups:
+        group = _Group(members)
+        for layer in members:
+            layer.__dict__["forward"] = MethodType(_forward, layer)
+            layer.__dict__["_ownchat_group"] = group
+    return [len(members) for members in groups]
+
+
+def _plain(layer: Any) -> bool:
+    base = layer.base_layer
+    return type(base) in (nn.Linear, Conv1D) and base.weight.is_floating_point() and not base.weight.requires_grad
+
+
+def _sharing_an_input(wrapped: PeftModel, layers: list[Any]) -> list[list[Any]]:
+    """Which layers read the same tensor is seen, not assumed: a few tokens go through the model."""
+    inputs: dict[int, Tensor] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, args: inputs.setdefault(id(module), args[0])) for layer in layers
+    ]
+    training = wrapped.training
+    try:
+        wrapped.eval()
+        with torch.no_grad():
+            ids = torch.arange(4, device=layers[0].base_layer.weight.device)[None]
+            wrapped.get_base_model()(input_ids=ids, use_cache=False)
+    except Exception:  # a model that wants more than ids: every projection alone is right as well
+        inputs.clear()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        wrapped.train(training)
+    groups: dict[Any, list[Any]] = {}
+    for layer in layers:
+        shared = inputs.get(id(layer))
+        alone = shared is None or type(layer.base_layer) is Conv1D
+        groups.setdefault(id(layer) if alone else (id(shared), layer.base_layer.weight.dtype), []).append(layer)
+    return list(groups.values())
+
+
+def _stacked(layers: list[Any]) -> tuple[Tensor, Tensor | None]:
+    """The frozen matrices below each other; the layers keep views of them, so that memory holds them once."""
+    bases = [layer.base_layer for layer in layers]
+    if len(bases) == 1:
+        weight = bases[0].weight.detach()
+        return (weight.T if type(bases[0]) is Conv1D else weight), bases[0].bias
+    weight = torch.cat([base.weight.detach() for base in bases])
+    biases = [base.bias for base in bases]
+    for base, cut in zip(bases, _cuts([base.weight for base in bases], 0), strict=True):
+        base.weight.data = weight[cut]
+    if all(bias is None for bias in biases):
+        return weight, None
+    zeros = [torch.zeros(base.out_features, dtype=weight.dtype, device=weight.device) for base in bases]
+    return weight, torch.cat([zero if bias is None else bias for bias, zero in zip(biases, zeros, strict=True)])
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.device == b.device
+
+
+def _adapter(layer: Any) -> str | None:
+    """The one adapter that a product of ours can compute, if it is so."""
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.disable_adapters or layer.merged or len(names) != 1 or layer.lora_variant:
+        return None
+    (name,) = names
+    plain = isinstance(layer.lora_dropout[name], nn.Identity) and layer.lora_B[name].bias is None
+    return name if plain else None
 
 
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    names = [name for name in layer.active_adapters if name in layer.lora_A]
-    if layer.disable_adapters or layer.merged or len(names) != 1 or layer.lora_variant or args or kwargs:
+    group = layer.__dict__["_ownchat_group"]
+    if args or kwargs or any(_adapter(one) is None for one in group.layers):
         return PeftLinear.forward(layer, x, *args, **kwargs)
-    base, name = layer.base_layer, names[0]
-    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return _LoraProduct.apply(x, base.weight, base.bias, a, b, layer.scaling[name])
+    return group(layer, x)
