@@ -48,7 +48,7 @@ def test_product_equals_pefts(tiny_model: Path, block: Any) -> None:
         loss.backward()
     assert float(losses[0].detach()) == pytest.approx(float(losses[1].detach()), rel=1e-6)
     for name, weight in trained(theirs).items():
-        torch.testing.assert_close(trained(ours)[name].grad, weight.grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(trained(ours)[name].grad, weight.grad, rtol=1e-4, atol=3e-6, msg=name)
 
 
 def test_bfloat16_stays_close_and_keeps_float32_weights(tiny_model: Path, block: Any) -> None:
@@ -132,7 +132,7 @@ def test_adapters_of_others_load(tiny_model: Path, tmp_path: Path, block: Any, d
         torch.manual_seed(0)
         negative_log_likelihood(model.get_base_model(), block).backward()
     for name, weight in trained(theirs).items():
-        torch.testing.assert_close(trained(ours)[name].grad, weight.grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(trained(ours)[name].grad, weight.grad, rtol=1e-4, atol=3e-6, msg=name)
 
 
 def test_gpt2_takes_our_product(tmp_path: Path, block: Any) -> None:
@@ -149,4 +149,4 @@ def test_gpt2_takes_our_product(tmp_path: Path, block: Any) -> None:
         shake(model)
         negative_log_likelihood(model.get_base_model(), block).backward()
     for name, weight in trained(theirs).items():
-        torch.testing.assert_close(trained(ours)[name].grad, weight.grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(trained(ours)[name].grad, weight.grad, rtol=1e-4, atol=3e-6, msg=name)

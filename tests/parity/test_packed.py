@@ -21,7 +21,7 @@ from transformers import (
 
 from ownchat.model import attention
 from ownchat.model.block import Document, make_block
-from ownchat.model.load import _packs, can_pack, load_model
+from ownchat.model.load import can_pack, load_model
 from ownchat.model.loss import log_probabilities, negative_log_likelihood
 from ownchat.model.score import score_documents
 
@@ -118,8 +118,8 @@ def test_architecture_with_soft_caps_takes_the_padded_path(tmp_path: Path) -> No
     config = Gemma2Config(**{**SMALL, "query_pre_attn_scalar": 8})
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    assert not _packs(tmp_path)
     model = load_model(tmp_path, packed=True)
+    assert not can_pack(model)
     rows = documents([12, 33, 7])
     alone = [score_documents(model, [row])[0] for row in rows]
     for together, one in zip(score_documents(model, rows), alone, strict=True):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ownchat import artifacts
 from ownchat.errors import ModelError
-from ownchat.model import attention, elementwise, starter
-from ownchat.model.block import make_block
-from ownchat.model.loss import log_probabilities
+from ownchat.model import attention, elementwise, starter, trial
 from ownchat.tokenizer.stage import load_tokenizer as load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,9 +58,12 @@ def load_model(directory: Path, *, dtype: str = "float32", packed: bool = False)
     Raises :class:`~ownchat.errors.ModelError` for a directory without weights, or with only pickled ones.
     """
     check_directory(directory)
-    implementation = attention.NAME if packed and _packs(directory) else None  # None: what the model does best
-    model = _load(directory, dtype, implementation)
+    model = _load(directory, dtype)
     if packed:  # a model for training and scoring, not for generating
+        paths = trial.try_paths(model)
+        model.plain_head = paths.plain_head
+        if paths.packed:
+            model.set_attn_implementation(attention.NAME)
         elementwise.use_ours(model)
     model.eval()
     return model.to(best_device())
@@ -107,49 +106,18 @@ def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, where: Path
         )
 
 
-def _load(directory: Path, dtype: str, implementation: str | None) -> Any:
+def _load(directory: Path, dtype: str) -> Any:
     transformers_logging.disable_progress_bar()  # loading takes a second; our own progress is on screen
     try:
         return AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=DTYPES[dtype],
-            attn_implementation=implementation,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot be loaded: {str(error).splitlines()[0]}", where=str(directory)) from error
-
-
-def _packs(directory: Path) -> bool:
-    """Try packed attention on a tiny random model of the same architecture: is packed equal to one at a time?"""
-    try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        tiny = json.loads(config.to_json_string(use_diff=False))
-        small = type(config).from_dict(tiny | _tiny(config))
-        torch_state = torch.get_rng_state()
-        model = AutoModelForCausalLM.from_config(small, attn_implementation=attention.NAME).float()
-        model.train()  # dropout in attention does not pack
-        torch.set_rng_state(torch_state)
-        documents = [(np.arange(1, 14), np.ones(13, np.uint8)), (np.r_[1:12, 20:26], np.ones(17, np.uint8))]
-        with torch.no_grad():
-            together = log_probabilities(model, make_block(documents))
-            apart = torch.cat([log_probabilities(model, make_block([document])) for document in documents])
-            model.set_attn_implementation("sdpa")
-            plain = torch.cat([log_probabilities(model, make_block([d], packed=False)) for d in documents])
-    except Exception:  # whatever an architecture dislikes about it, the padded path is right for it
-        return False
-    return bool(torch.allclose(together, plain, atol=1e-4) and torch.allclose(apart, plain, atol=1e-4))
-
-
-def _tiny(config: Any) -> dict[str, Any]:
-    """Fewer layers and a small vocabulary: what decides whether packing works is the code, not the size."""
-    small: dict[str, Any] = {"num_hidden_layers": 2, "n_layer": 2, "num_layers": 2, "vocab_size": 64, "pad_token_id": 0}
-    small |= {"bos_token_id": 0, "eos_token_id": 0}
-    if (kinds := getattr(config, "layer_types", None)) is not None:
-        small["layer_types"] = [kinds[0], kinds[-1]]
-    return {key: value for key, value in small.items() if hasattr(config, key)}
 
 
 def _fetch(name: str) -> Path:

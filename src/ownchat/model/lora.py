@@ -7,7 +7,8 @@ matrices and one for their A's, in the model's compute type, the adapter's weigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -18,18 +19,22 @@ from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+MadeBy = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
+
 
 class _LoraProducts(torch.autograd.Function):
     """x W_i' + bias_i + scale_i * (x A_i') B_i' for projections i that share the input x [..., in].
 
     weight: [sum of out_i, in], frozen, the projections below each other; bias: the same, or None; ``adapters``:
-    A_1 [r_1, in], B_1 [out_1, r_1], A_2, ... in float32. Returns a tensor [..., out_i] for each projection.
+    A_1 [r_1, in], B_1 [out_1, r_1], A_2, ... in float32. ``made_by``: a function and tensors that make x again in the
+    backward pass (:func:`~ownchat.model.elementwise.can_be_made_again`). Returns [..., out_i] for each projection.
     """
 
     @staticmethod
     def forward(
-        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scales: tuple[float, ...], *adapters: Tensor
-    ) -> tuple[Tensor, ...]:
+        context: Any, x: Tensor, made_by: MadeBy, weight: Tensor, bias: Tensor | None, scales: tuple[float, ...],
+        *adapters: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         flat = x.reshape(-1, x.shape[-1])
         a = torch.cat(adapters[0::2]).to(x.dtype)
         b = [(part * scale).to(x.dtype) for part, scale in zip(adapters[1::2], scales, strict=True)]
@@ -37,14 +42,17 @@ class _LoraProducts(torch.autograd.Function):
         out = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
         for part, outer, inner in zip(b, _cuts(b, 0), _cuts(b, 1), strict=True):
             out[:, outer].addmm_(hidden[:, inner], part.T)
-        context.save_for_backward(flat, weight, a, hidden, *b)
+        context.make_input, source = made_by
+        context.save_for_backward(weight, a, hidden, *b, *source)
         context.scales = scales
         context.set_materialize_grads(False)
         return tuple(out[:, cut].view(*x.shape[:-1], -1) for cut in _cuts(b, 0))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        flat, weight, a, hidden, *b = context.saved_tensors
+        weight, a, hidden, *others = context.saved_tensors
+        b, source = others[: len(context.scales)], others[len(context.scales) :]
+        flat = context.make_input(*source).reshape(-1, weight.shape[1])
         outer, inner = _cuts(b, 0), _cuts(b, 1)
         given = [None if g is None else g.reshape(-1, g.shape[-1]) for g in gradients]  # None: nobody used that output
         of_hidden = torch.zeros_like(hidden) if None in gradients else torch.empty_like(hidden)
@@ -64,7 +72,11 @@ class _LoraProducts(torch.autograd.Function):
         for gradient, scale, columns in zip(given, context.scales, inner, strict=True):
             of_adapters.append(of_a[columns])
             of_adapters.append(None if gradient is None else (hidden[:, columns].T @ gradient).T.float() * scale)
-        return of_x, None, None, None, *of_adapters
+        return of_x, None, None, None, None, *of_adapters
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
 
 
 def _cuts(parts: Sequence[Tensor], dimension: int) -> list[slice]:
@@ -93,12 +105,24 @@ class _Group:
                 for matrix in (one.lora_A[name], one.lora_B[name])
             ]
             scales = tuple(one.scaling[name] for one, name in zip(self.layers, names, strict=True))
-            outputs = _LoraProducts.apply(x, self.weight, self.bias, scales, *adapters)
+            made_by = getattr(x, "made_by", (_itself, (x.detach(),)))
+            outputs = _LoraProducts.apply(x, made_by, self.weight, self.bias, scales, *adapters)
             self._input, self._outputs = x, {id(one): out for one, out in zip(self.layers, outputs, strict=True)}
         found = self._outputs.pop(id(layer))
         if not self._outputs:
             self._input = None
         return found
+
+    def forget(self) -> None:
+        self._input, self._outputs = None, {}
+
+
+def forget_outputs(model: nn.Module) -> None:
+    """After an error in the middle of a forward pass: let go of outputs that nobody took, and the graph behind them."""
+    for module in model.modules():
+        group = module.__dict__.get("_ownchat_group")
+        if group is not None:
+            group.forget()
 
 
 def add_lora(model: Any, *, rank: int, alpha: int, seed: int) -> PeftModel:
@@ -110,7 +134,9 @@ def add_lora(model: Any, *, rank: int, alpha: int, seed: int) -> PeftModel:
     random_state = torch.get_rng_state()
     torch.manual_seed(seed)
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    wrapped = get_peft_model(model, settings, autocast_adapter_dtype=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT says that it sets it by itself (GPT-2)
+        wrapped = get_peft_model(model, settings, autocast_adapter_dtype=True)
     torch.set_rng_state(random_state)
     use_our_products(wrapped)
     return wrapped
