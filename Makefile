@@ -29,9 +29,10 @@ check: venv
 	@$(BIN)/ruff format --check src tests benchmarks
 	@$(BIN)/mypy
 
+# beside TRL, transformers' Trainer and LitGPT; make bench ARGS="--data all --method all", see docs/benchmarks.md
 bench: venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-bench.lock
-	@$(BIN)/python benchmarks/train.py
+	@$(BIN)/python benchmarks/train.py $(ARGS)
 
 # daft and ray, for data.engine: ray; beside the exact versions of everything else
 cluster: venv

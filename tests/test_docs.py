@@ -62,6 +62,25 @@ def test_walkthrough_runs(workplace: Path) -> None:
         assert done.stdout.strip(), command
 
 
+@pytest.mark.slow
+def test_plan_page_runs(workplace: Path) -> None:
+    environment = os.environ | {"OWNCHAT_HOME": str(workplace / "home")}
+    page = ROOT / "docs" / "plan.md"
+    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 4
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        done = subprocess.run(
+            [sys.executable, "-m", "ownchat", *arguments],
+            cwd=workplace,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and "Memory" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/formats.md", "docs/scale-data.md"])
 def test_commands_exist(page: str) -> None:
     commands = [

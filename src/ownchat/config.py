@@ -139,6 +139,9 @@ class ModelConfig(_Section):
 
     base: str = Field("starter", description='"starter", a local directory, or a Hugging Face id')
     dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 where measured faster")
+    quantize: Literal["none", "4bit"] = Field(
+        "none", description="hold the frozen base in four bits while an adapter is trained; needs ownchat[gpu]"
+    )
     lora_rank: int = Field(16, ge=1, le=1024, description="rank of the adapter's matrices")
     lora_alpha: int = Field(32, ge=1, description="the adapter is scaled by lora_alpha / lora_rank")
 
@@ -176,7 +179,13 @@ class TrainConfig(_Section):
     epochs: float = Field(2.0, gt=0, description="passes over the train split at most; early stopping may end sooner")
     minutes: float | None = Field(None, gt=0, description="stop after this time, at the end of the schedule")
     batch_tokens: int = Field(2048, ge=1, description="tokens in one optimiser step, over all processes")
-    block_tokens: int = Field(3072, ge=1, description="most tokens in one forward pass")
+    block_tokens: int | None = Field(None, ge=1, description="most tokens in one forward pass; none: from the memory")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="norms and gates as machine code of their own; auto: where a run is long enough to gain"
+    )
+    activations: Literal["auto", "keep", "recompute", "offload"] = Field(
+        "auto", description="the last two take time and save memory, offload on a GPU only; auto: when memory runs out"
+    )
     learning_rate: float | None = Field(None, gt=0, description="none: 2e-3 for LoRA, 5e-5 for full")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after warm-up")
     warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises from 0")

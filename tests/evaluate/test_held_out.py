@@ -277,3 +277,32 @@ def test_windows_hold_every_trained_token_once(length, limit):
     scored = [id for piece in pieces for id, weight in zip(*piece, strict=True) if weight]
     assert scored == [id for id, weight in zip(ids, weights, strict=True) if weight]
     assert not any(weights_[0] for _, weights_ in pieces[1:])  # the first token of a piece has nothing before it
+
+
+def test_same_scores_when_memory_runs_out(
+    tiny_model: Path, tuned_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch's own error, as a GPU raises it, in every block of more than 100 tokens; said once for each halving."""
+    import torch
+
+    from ownchat.model import score
+    from ownchat.model.block import Block
+
+    records, few = conversations(), EvaluateConfig(answers=0, draws=100)
+    wanted = measure(tiny_model, tuned_model, records, few)
+    real, sizes = score.log_probabilities, []
+
+    def small_memory(model: object, block: Block) -> torch.Tensor:
+        sizes.append(block.num_tokens)
+        if block.num_tokens > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(model, block)
+
+    monkeypatch.setattr(score, "log_probabilities", small_memory)
+    got = measure(tiny_model, tuned_model, records, few)
+    for part in ("base", "tuned"):
+        assert getattr(got.comparison, part).loss.value == pytest.approx(getattr(wanted.comparison, part).loss.value)
+    too_large = [size for size in sizes if size > 100]
+    said = capsys.readouterr().err.count("out of memory while scoring")
+    assert said == len(too_large) > 0, "the second model begins with what the first one had room for"
+    assert max(at for at, size in enumerate(sizes) if size > 100) < len(sizes) // 2

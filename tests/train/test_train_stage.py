@@ -225,7 +225,7 @@ def test_validation_is_bounded(inputs: dict[str, Path]) -> None:
 def test_a_model_with_dropout_trains_and_resumes_exactly(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GPT-2: learned positions, dropout, Conv1D layers; it takes the padded path."""
+    """GPT-2: learned positions, dropout, Conv1D layers."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     tokenizer = AutoTokenizer.from_pretrained(inputs["base"])
@@ -235,7 +235,7 @@ def test_a_model_with_dropout_trains_and_resumes_exactly(
     tokenizer.save_pretrained(tmp_path / "gpt2")
     mine = inputs | {"base": tmp_path / "gpt2"}
     facts = run(LORA, mine, tmp_path / "whole").details
-    assert facts["attention"] == "padded" and facts["best_loss"] < facts["base_loss"]
+    assert facts["attention"] == "packed" and facts["best_loss"] < facts["base_loss"]
     one_step, done = loop.train_step, []
 
     def interrupted(*arguments: object, **keywords: object) -> object:

@@ -67,7 +67,9 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     start = time.monotonic()
     records = list(read_records(inputs["test"] / "test"))
     model = inputs["train"] / "model"
-    result = measure(inputs["base"], model, records, config.evaluate, where=str(inputs["test"] / "test"))
+    fits = reporting.training(inputs["train"]).get("validation_block_tokens", WINDOW_TOKENS)
+    where = str(inputs["test"] / "test")
+    result = measure(inputs["base"], model, records, config.evaluate, where=where, block_tokens=fits)
     start_afresh(output)  # only now: a measurement that was interrupted leaves the report before
     contents = reporting.build(result, train=inputs["train"], run=output.parent)
     reporting.write(contents, output, train=inputs["train"], config=config)
@@ -87,9 +89,18 @@ def load_report(output: Path) -> dict[str, Any]:
 
 
 def measure(
-    base: Path, tuned: Path, records: Sequence[Record], settings: EvaluateConfig, *, where: str = "test"
+    base: Path,
+    tuned: Path,
+    records: Sequence[Record],
+    settings: EvaluateConfig,
+    *,
+    where: str = "test",
+    block_tokens: int = WINDOW_TOKENS,
 ) -> Result:
-    """Load both models one after the other, score and let them answer; see :class:`Result`."""
+    """Load both models one after the other, score and let them answer; see :class:`Result`.
+
+    ``block_tokens``: most tokens in one forward pass as far as training knows; less when memory runs out.
+    """
     from ownchat.tokenizer.stage import load_tokenizer
 
     tokenizer = load_tokenizer(tuned)  # of the tuned model for both: identical tokens
@@ -102,8 +113,9 @@ def measure(
     if refused:
         notes.append(f"{refused:,} records of the test split are not scored: the chat template refuses them.")
     prompts = base_prompts(tokenizer, items, documents)
-    base_nll = dict(zip(prompts, _nll(base, "scoring the base", list(prompts.values())), strict=True))
-    (tuned_nll,) = _nll(tuned, "scoring the tuned model", [documents])
+    of_base, fits = _nll(base, "scoring the base", list(prompts.values()), min(block_tokens, WINDOW_TOKENS))
+    base_nll = dict(zip(prompts, of_base, strict=True))
+    (tuned_nll,), _ = _nll(tuned, "scoring the tuned model", [documents], fits)
     tokens = np.array([sum(weights) for _, weights in documents], dtype=np.float64)
     losses = {name: float(values.sum() / tokens.sum()) for name, values in base_nll.items()}
     prompt = min(losses, key=lambda name: losses[name])  # chosen on the test split: favours the base, and is meant to
@@ -308,13 +320,21 @@ def _why_no_answers(items: Sequence[Record], most: int) -> str:
 # ----------------------------------------------------------------------------------------------------- the models
 
 
-def _nll(directory: Path, title: str, versions: Sequence[Sequence[Document]]) -> list[np.ndarray]:
-    """For each version of the records: nats of every record, summed over its trained tokens.
+def _nll(
+    directory: Path, title: str, versions: Sequence[Sequence[Document]], block_tokens: int
+) -> tuple[list[np.ndarray], int]:
+    """For each version of the records: nats of every record, summed over its trained tokens; and the tokens of a
+    forward pass that memory was enough for.
 
     Loads the model, scores, and lets it go: two models at a time would need twice the memory.
     """
     from ownchat.model.load import load_model
-    from ownchat.model.score import score_documents
+    from ownchat.model.score import say_halved, score_documents
+
+    def on_halved(old: int, new: int, why: str) -> None:
+        nonlocal block_tokens
+        block_tokens = new
+        say_halved(old, new, why)
 
     model = load_model(directory, dtype="float32", packed=True)
     context = getattr(model.config, "max_position_embeddings", None)
@@ -323,12 +343,18 @@ def _nll(directory: Path, title: str, versions: Sequence[Sequence[Document]]) ->
     totals = []
     with progress(title, sum(len(pieces) for documents in cut for pieces in documents), "pieces") as advance:
         for documents, records in zip(cut, versions, strict=True):
-            scored = score_documents(model, [piece for pieces in documents for piece in pieces], progress=advance)
+            scored = score_documents(
+                model,
+                [piece for pieces in documents for piece in pieces],
+                block_tokens=block_tokens,
+                progress=advance,
+                on_halved=on_halved,
+            )
             owner = np.repeat(np.arange(len(documents)), [len(pieces) for pieces in documents])
             counts = np.bincount(owner, [len(values) for values in scored], minlength=len(documents))
             assert counts.tolist() == [sum(weights) for _, weights in records], "a trained token was not scored"
             totals.append(-np.bincount(owner, [values.sum() for values in scored], minlength=len(documents)))
-    return totals
+    return totals, block_tokens
 
 
 def _answer(

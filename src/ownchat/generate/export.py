@@ -99,12 +99,20 @@ def _problem(tokenizer: Any, model: Any) -> str | None:
     return None
 
 
-def merge_adapter(base_directory: Path, adapter_directory: Path, output: Path, tokenizer: Any = None) -> Path:
+def merge_adapter(
+    base_directory: Path,
+    adapter_directory: Path,
+    output: Path,
+    tokenizer: Any = None,
+    *,
+    device: str | None = None,
+) -> Path:
     """Add a LoRA adapter to its base's weights in fp32 and save the result as a plain directory.
 
-    ``tokenizer``: the one to save; none: the adapter's where it has one, else the base's.
+    ``tokenizer``: the one to save; none: the adapter's where it has one, else the base's. ``device``: where they are
+    added; none: the best there is.
     """
-    model = load_adapter(load_model(base_directory, dtype="float32"), adapter_directory)
+    model = load_adapter(load_model(base_directory, dtype="float32", device=device), adapter_directory)
     has_tokenizer = (adapter_directory / "tokenizer_config.json").is_file()
     if tokenizer is None:
         tokenizer = load_tokenizer(adapter_directory if has_tokenizer else base_directory)

@@ -4,7 +4,7 @@ A block is one row of ``T`` tokens, so that every linear layer works on real tok
 document borders: it lays the block out as a grid of ``n`` documents by ``L`` tokens (``L``: the longest), attends
 causally in each row, and takes the tokens back. Pads stand on the right, so causality already hides them from every
 real token. Blocks are made of documents of like length (:mod:`ownchat.tokenizer.packing`), which keeps the grid
-nearly full.
+nearly full. On a GPU with a kernel that takes cumulative lengths (:mod:`ownchat.model.varlen`) there is no grid.
 
 Chat data opens every document with the same system prompt. Its first ``P`` tokens are the same, see only each other,
 and so have the same hidden states in every document: the block holds them once, and every document attends to them.
@@ -24,7 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from ownchat.model import varlen
 
 NAME = "ownchat_packed"
 
@@ -40,12 +42,14 @@ class Layout:
     ``key_cells``: [n * (P + L)] place in the block, the shared prefix before each row.
     ``places``: [T - P] cell for each token after the prefix.
     ``pad``: [n * L, 1] true where a cell is a pad.
+    ``cumulative``: int32 [n + 1] where each document begins after the prefix, and T - P.
     """
 
     query_cells: Tensor
     key_cells: Tensor
     places: Tensor
     pad: Tensor
+    cumulative: Tensor
     num_documents: int
     longest: int
     prefix: int
@@ -55,8 +59,8 @@ def make_layout(lengths: list[int], prefix: int = 0, device: torch.device | str 
     """The layout of a block: ``lengths`` are the documents' tokens after the shared ``prefix``.
 
     >>> layout = make_layout([2, 1], prefix=1)
-    >>> layout.query_cells.tolist(), layout.key_cells.tolist(), layout.places.tolist()
-    ([0, 1, 2, 0], [0, 1, 2, 0, 3, 1], [0, 1, 2])
+    >>> layout.query_cells.tolist(), layout.key_cells.tolist(), layout.places.tolist(), layout.cumulative.tolist()
+    ([0, 1, 2, 0], [0, 1, 2, 0, 3, 1], [0, 1, 2], [0, 2, 3])
     """
     count, longest = len(lengths), max(lengths)
     columns = torch.arange(longest)
@@ -67,14 +71,27 @@ def make_layout(lengths: list[int], prefix: int = 0, device: torch.device | str 
     keys = torch.cat([torch.arange(prefix).expand(count, prefix), prefix + cells], dim=1)
     places = real.flatten().nonzero()[:, 0]
     return Layout(
-        query_cells=cells.flatten().to(device),
-        key_cells=keys.flatten().to(device),
-        places=places.to(device),
-        pad=~real.reshape(-1, 1).to(device),
+        query_cells=to_device(cells.flatten(), device),
+        key_cells=to_device(keys.flatten(), device),
+        places=to_device(places, device),
+        pad=to_device(~real.reshape(-1, 1), device),
+        cumulative=to_device(torch.cat([torch.zeros_like(sizes[:1]), sizes.cumsum(0)]).int(), device),
         num_documents=count,
         longest=longest,
         prefix=prefix,
     )
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of this processor's on a device. A GPU gets it from pinned memory, and nobody waits for the copy."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Does the model attend with our function (packed blocks), or does it need padded batches?"""
+    return model.config._attn_implementation == NAME
 
 
 class _ToGrid(torch.autograd.Function):
@@ -235,6 +252,9 @@ def packed_attention(
         layout = make_layout([tokens], device=query.device)
     scale = width**-0.5 if scaling is None else scaling
     rows, prefix = layout.num_documents, layout.prefix
+    if prefix == 0 and varlen.can_attend(query, key, value, dropout):
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        return varlen.attend(q, k, v, layout.cumulative, layout.longest, scale, sliding_window)[None], None
 
     def to_grid(x: Tensor, cells: Tensor, prefix: int) -> Tensor:  # -> [n, P + L, heads, d]
         flat = x[0].transpose(0, 1).reshape(x.shape[2], -1)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ownchat.model.attention import Layout, make_layout
+from ownchat.model.attention import Layout, can_pack, make_layout, to_device
 
 MIN_SHARED_PREFIX = 8  # shorter ones are not worth their own attention call
 
@@ -36,16 +37,48 @@ class Block:
     num_tokens: int
 
 
-def make_block(documents: Sequence[Document], *, packed: bool = True, device: torch.device | str = "cpu") -> Block:
+def blocks_for(model: Any, batch: Sequence[Sequence[Document]]) -> Iterator[Block]:
+    """The blocks of a batch, one after another, as ``model`` takes them and on its device.
+
+    A block is made when it is asked for. On a GPU that is while the one before is still computed there, as long as
+    the caller reads no number of it (``float(loss)``): the processor lays it out and the copy stands in the queue.
+    """
+    packed, share = can_pack(model), shares_prefix(model)
+    for documents in batch:
+        yield make_block(documents, packed=packed, device=model.device, share_prefix=share)
+
+
+def shares_prefix(model: Any) -> bool:
+    """May a prefix be computed once for all documents of a block?
+
+    Not on a GPU, where a kernel over cumulative lengths reads every document as a whole; and not where dropout is
+    active, because one draw for the prefix would stand for all documents.
+    """
+    return shares_prefix_on(model.device.type) and not (model.training and _has_dropout(model))
+
+
+def shares_prefix_on(device: str) -> bool:
+    """The same as far as it depends on the device: ``"cpu"``, ``"cuda"``, ..."""
+    return device != "cuda"
+
+
+def make_block(
+    documents: Sequence[Document],
+    *,
+    packed: bool = True,
+    device: torch.device | str = "cpu",
+    share_prefix: bool = True,
+) -> Block:
     """Lay documents out for one forward pass. A document's first token is never a target: nothing stands before it.
 
-    ``packed=False`` pads on the right, for models that do not take an attention function of ours.
+    ``packed=False`` pads on the right, for models that do not take an attention function of ours. ``share_prefix``:
+    hold tokens with which all documents open once (:func:`shares_prefix`).
     """
     ids = [np.asarray(document[0], np.int64) for document in documents]
     trained = [np.flatnonzero(document[1][1:]) + 1 for document in documents]
     targets = np.concatenate([row[where] for row, where in zip(ids, trained, strict=True)])
     lengths = [len(row) for row in ids]
-    prefix = _shared_prefix(ids) if packed else 0
+    prefix = _shared_prefix(ids) if packed and share_prefix else 0
     longest = max(lengths)
     rests = np.array([length - prefix for length in lengths])
     starts = prefix + np.cumsum(rests) - rests if packed else np.arange(len(ids)) * longest
@@ -62,14 +95,14 @@ def make_block(documents: Sequence[Document], *, packed: bool = True, device: to
     else:
         flat = np.stack([np.pad(row, (0, longest - len(row))) for row in ids])
         positions = np.tile(np.arange(longest), (len(ids), 1))
-        mask = torch.from_numpy((positions < np.array(lengths)[:, None]).astype(np.int64)).to(device)
+        mask = to_device(torch.from_numpy((positions < np.array(lengths)[:, None]).astype(np.int64)), device)
     return Block(
-        ids=torch.from_numpy(flat).to(device),
-        positions=torch.from_numpy(positions).to(device),
+        ids=to_device(torch.from_numpy(flat), device),
+        positions=to_device(torch.from_numpy(positions), device),
         mask=mask,
         layout=layout,
-        index=torch.from_numpy(index).to(device),
-        targets=torch.from_numpy(targets).to(device),
+        index=to_device(torch.from_numpy(index), device),
+        targets=to_device(torch.from_numpy(targets), device),
         trained=tuple(len(where) for where in trained),
         num_tokens=sum(lengths),
     )
@@ -84,3 +117,13 @@ def _shared_prefix(ids: list[np.ndarray]) -> int:
     differs = np.flatnonzero((heads != heads[0]).any(axis=0))
     shared = int(differs[0]) if len(differs) else limit
     return shared if shared >= MIN_SHARED_PREFIX else 0
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    """As a module, or as a number that an attention module hands to its function."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            return True
+        if any(isinstance(value, float) and value > 0 and "drop" in name for name, value in vars(module).items()):
+            return True
+    return False

@@ -12,6 +12,7 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Literal
 
@@ -100,10 +101,23 @@ def use_ours(model: nn.Module) -> dict[str, int]:
     return dict(replaced)
 
 
+@dataclass
+class Kernels:
+    """What computes the formulas: as written above, or compiled (:mod:`ownchat.model.compiled`)."""
+
+    rms_norm: Callable[..., tuple[Tensor, Tensor]] = rms_norm
+    rms_norm_backward: Callable[..., tuple[Tensor, Tensor | None]] = rms_norm_backward
+    gated: Callable[..., Tensor] = gated
+    gated_backward: Callable[..., tuple[Tensor, Tensor]] = gated_backward
+
+
+kernels = Kernels()
+
+
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, weight: Tensor, eps: float, scaling: Scaling) -> Tensor:
-        out, scale = rms_norm(x, weight, eps, scaling)
+        out, scale = kernels.rms_norm(x, weight, eps, scaling)
         context.save_for_backward(x, weight, scale)
         context.scaling = scaling
         return out
@@ -112,7 +126,8 @@ class _RmsNorm(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         x, weight, scale = context.saved_tensors
         wanted = context.needs_input_grad[1]
-        return *rms_norm_backward(gradients[0], x, weight, scale, context.scaling, of_weight=wanted), None, None
+        found = kernels.rms_norm_backward(gradients[0], x, weight, scale, context.scaling, of_weight=wanted)
+        return *found, None, None
 
 
 class _Gated(torch.autograd.Function):
@@ -120,12 +135,12 @@ class _Gated(torch.autograd.Function):
     def forward(context: Any, gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
         context.save_for_backward(gate, up)
         context.activation = activation
-        return gated(gate, up, activation)
+        return kernels.gated(gate, up, activation)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         gate, up = context.saved_tensors
-        return *gated_backward(gradients[0], gate, up, context.activation), None
+        return *kernels.gated_backward(gradients[0], gate, up, context.activation), None
 
 
 def _factor(weight: Tensor, scaling: Scaling) -> Tensor:
@@ -147,7 +162,7 @@ def _norm_forward(scaling: Scaling) -> Callable[..., Tensor]:
     def norm(module: Any, x: Tensor) -> Tensor:
         weight, eps = module.weight, _eps(module)
         out = _RmsNorm.apply(x, weight, eps, scaling)
-        return can_be_made_again(out, lambda x, weight: rms_norm(x, weight, eps, scaling)[0], x, weight)
+        return can_be_made_again(out, lambda x, weight: kernels.rms_norm(x, weight, eps, scaling)[0], x, weight)
 
     return norm
 
@@ -156,7 +171,7 @@ def _mlp_forward(activation: Activation) -> Callable[..., Tensor]:
     def mlp(module: Any, x: Tensor) -> Tensor:
         gate, up = module.gate_proj(x), module.up_proj(x)
         out = _Gated.apply(gate, up, activation)
-        return module.down_proj(can_be_made_again(out, lambda gate, up: gated(gate, up, activation), gate, up))
+        return module.down_proj(can_be_made_again(out, lambda gate, up: kernels.gated(gate, up, activation), gate, up))
 
     return mlp
 
@@ -234,8 +249,9 @@ def _find_mlp(module: Any) -> Callable[..., Tensor] | None:
     if activation is None:
         return None
     weight = module.gate_proj.weight
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32  # held in four bits: as in bfloat16 below
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, module.gate_proj.in_features, generator=generator).to(weight.device, weight.dtype)
+    x = torch.randn(2, 3, module.gate_proj.in_features, generator=generator).to(weight.device, dtype)
     forward, training = _mlp_forward(activation), module.training
     module.train()  # so that a dropout would show
     with torch.no_grad():

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ownchat import artifacts
 from ownchat.errors import ModelError
 from ownchat.model import attention, elementwise, starter, trial
+from ownchat.model.attention import can_pack as can_pack
+from ownchat.model.quantize import Quantize, keep_gradients, settings
 from ownchat.tokenizer.stage import load_tokenizer as load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,16 +51,27 @@ def is_here(name: str) -> bool:
     return Path(name).expanduser().is_dir() or artifacts.finished_model(artifacts.run_directory(name)) is not None
 
 
-def load_model(directory: Path, *, dtype: str = "float32", packed: bool = False) -> Any:
-    """A causal language model in eval mode, on the best device there is.
+def load_model(
+    directory: Path,
+    *,
+    dtype: str = "float32",
+    packed: bool = False,
+    quantize: Quantize = "none",
+    device: str | None = None,
+) -> Any:
+    """A causal language model in eval mode, on ``device``; none: on the best there is.
 
     ``packed``: use :mod:`ownchat.model.attention` where the model takes it (tried, not assumed), so that blocks of
-    packed documents can be scored and trained; such a model does not generate.
+    packed documents can be scored and trained; such a model does not generate. ``quantize``: hold the matrices in four
+    bits (:mod:`ownchat.model.quantize`) and compute in ``dtype``.
 
     Raises :class:`~ownchat.errors.ModelError` for a directory without weights, or with only pickled ones.
     """
     check_directory(directory)
-    model = _load(directory, dtype)
+    device = device or best_device()
+    model = _load(directory, dtype, quantize, device)
+    if quantize != "none":
+        keep_gradients(model)
     if packed:  # a model for training and scoring, not for generating
         paths = trial.try_paths(model)
         model.plain_head = paths.plain_head
@@ -66,12 +79,7 @@ def load_model(directory: Path, *, dtype: str = "float32", packed: bool = False)
             model.set_attn_implementation(attention.NAME)
         elementwise.use_ours(model)
     model.eval()
-    return model.to(best_device())
-
-
-def can_pack(model: PreTrainedModel) -> bool:
-    """Does the model attend with our function (packed blocks), or does it need padded batches?"""
-    return model.config._attn_implementation == attention.NAME
+    return model.to(device)
 
 
 def best_device() -> Literal["cuda", "cpu"]:
@@ -106,7 +114,10 @@ def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, where: Path
         )
 
 
-def _load(directory: Path, dtype: str) -> Any:
+def _load(directory: Path, dtype: str, quantize: Quantize, device: str) -> Any:
+    options = settings(quantize, DTYPES[dtype])
+    if options:
+        options["device_map"] = {"": device}  # each matrix goes there as it is read, and is made small there
     transformers_logging.disable_progress_bar()  # loading takes a second; our own progress is on screen
     try:
         return AutoModelForCausalLM.from_pretrained(
@@ -115,8 +126,9 @@ def _load(directory: Path, dtype: str) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"cannot be loaded: {str(error).splitlines()[0]}", where=str(directory)) from error
 
 

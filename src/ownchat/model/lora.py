@@ -125,8 +125,8 @@ def forget_outputs(model: nn.Module) -> None:
             group.forget()
 
 
-def add_lora(model: Any, *, rank: int, alpha: int, seed: int) -> PeftModel:
-    """Put a LoRA adapter on every linear layer but the head; the rest is frozen.
+def add_lora(model: Any, *, rank: int, alpha: int, seed: int, ours: bool = True) -> PeftModel:
+    """Put a LoRA adapter on every linear layer but the head; the rest is frozen. ``ours``: with our products.
 
     Changes ``model`` in place and returns PEFT's wrapper, which saves and loads the adapter. The start is a function
     of ``seed`` alone: A random, B zero, so that the first output is the base model's.
@@ -138,7 +138,8 @@ def add_lora(model: Any, *, rank: int, alpha: int, seed: int) -> PeftModel:
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT says that it sets it by itself (GPT-2)
         wrapped = get_peft_model(model, settings, autocast_adapter_dtype=True)
     torch.set_rng_state(random_state)
-    use_our_products(wrapped)
+    if ours:
+        use_our_products(wrapped)
     return wrapped
 
 

@@ -27,6 +27,7 @@ LAYERS = 4  # at least so many of the real model's: some architectures open with
 WINDOW = 5  # tokens; shorter than the trial's documents, else a sliding window would not show
 VOCABULARY = 64
 DIFFERS = 1e-4  # nats; rounding is 1e-6
+HOW_HELD = ("training", "is_quantized", "is_loaded_in_4bit", "quantization_method")  # says nothing of what is computed
 
 # Two blocks: documents with a common prefix, as in chats, and without one.
 TRIALS: tuple[tuple[np.ndarray, ...], ...] = (
@@ -136,7 +137,7 @@ def _kinds(model: nn.Module) -> set[Any]:
         switches = {
             (name, value if isinstance(value, str | bool) else value is None)
             for name, value in vars(module).items()
-            if not name.startswith("_") and name != "training" and isinstance(value, str | bool | int | float | None)
+            if not name.startswith("_") and name not in HOW_HELD and isinstance(value, str | bool | int | float | None)
         }
         kinds.add((type(module), frozenset(switches)))
     return kinds

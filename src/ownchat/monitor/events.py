@@ -1,6 +1,6 @@
 """How a training process talks: files in its run directory, and nothing else.
 
-``events.jsonl``   what happened (started, resumed, validated, saved, stopped), one JSON object a line
+``events.jsonl``   what happened (started, resumed, validated, saved, stopped, out_of_memory), one JSON object a line
 ``metrics.jsonl``  numbers by step
 ``heartbeat``      process, step and time of the last sign of life, replaced every few seconds
 """

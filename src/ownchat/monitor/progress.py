@@ -16,6 +16,11 @@ Advance = Callable[..., None]
 LOG_SECONDS = 15.0
 
 
+def say(text: str) -> None:
+    """A line that a person should see at once: above the bar where one moves."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def progress(title: str, total: float | None, unit: str = "") -> Iterator[Advance]:
     """Yield ``advance(amount=1, note="")``; shows share, rate note, time gone and time left.

@@ -15,6 +15,7 @@ from ownchat.clean.recipe import check_settings, result_key
 from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Remote, Source, existing, locate
 from ownchat.errors import ConfigError, RunError, printable
+from ownchat.model import quantize
 from ownchat.pipeline.delivery import deliver, refuse_inside, refuse_occupied
 
 Say = Callable[[str], None]
@@ -58,11 +59,11 @@ def train(
     if config is None:
         config, origins = load_config()
     check_settings(config)
-    name, key = name or run_name(source), _request_key(config, source)
-    run = _run_of(name, key) or artifacts.run_directory(artifacts.free_run_name(name))
+    quantize.check(config.model.quantize, config.train.method)
+    run, key = run_for(source, name, config)
     before = _report_key(run)
     with artifacts.locked(run):
-        _refuse_other_request(run, key, config, force)
+        refuse_other_request(run, key, config, force)
         place = source.resolve() if isinstance(source, Path) else source
         artifacts.write_json(run / REQUEST, {"source": str(place), "key": key})
         report = _stages(source, run, config, origins or {}, force, say)
@@ -134,6 +135,14 @@ def run_name(source: Source) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-.") or "run"
 
 
+def run_for(source: Source, name: str | None, config: Config) -> tuple[Path, str]:
+    """Where this source is trained with these settings, and the key of the request: the run that was made for it, or
+    the first one that holds no finished model.
+    """
+    name, key = name or run_name(source), _request_key(config, source)
+    return _run_of(name, key) or artifacts.run_directory(artifacts.free_run_name(name)), key
+
+
 def _run_of(name: str, key: str) -> Path | None:
     """The run NAME or NAME-n that was asked for exactly this, complete or not."""
     first = artifacts.run_directory(name)
@@ -157,7 +166,7 @@ def _report_key(run: Path) -> str | None:
     return artifacts.fingerprint(run / REPORT) if manifest.is_file() else None
 
 
-def _refuse_other_request(run: Path, key: str, config: Config, force: bool) -> None:
+def refuse_other_request(run: Path, key: str, config: Config, force: bool) -> None:
     """Before any stage is built anew: an unfinished training of something else keeps its data."""
     asked = artifacts.read_json(run / REQUEST)["key"] if (run / REQUEST).is_file() else key
     if asked != key and not force:
@@ -167,22 +176,9 @@ def _refuse_other_request(run: Path, key: str, config: Config, force: bool) -> N
 
 
 def _stages(source: Source, run: Path, config: Config, origins: Origins, force: bool, say: Say) -> dict[str, Any]:
-    artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
-    data = _import(source, run, config, say)
-    _clean(data, run, config, say)
-    # Only now: these take seconds to load, and what is wrong with the data should be told before.
-    from ownchat.model.load import resolve_base
-    from ownchat.tokenizer import stage as tokenizer
+    base = to_tokens(source, run, config, origins, say)
     from ownchat.train import stage as training
 
-    base = resolve_base(config.model.base)
-    tokenizer.run_tokenizer(config, {"base": base}, run / TOKENIZER)
-    done = tokenizer.run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
-    counts = done.counts
-    _say(
-        say, done, f"{counts['train_tokens']:,} tokens to train on, "
-        f"{counts['train_trained'] / max(1, counts['train_tokens']):.0%} of them trained (the replies)",
-    )  # fmt: skip
     inputs = {"tokens": run / TOKENS, "tokenizer": run / TOKENIZER, "base": base}
     done = training.run(config, inputs, run / TRAIN, force=force)
     artifacts.write_atomic(run / "config.yaml", to_yaml(*with_derived(config, origins, training.derived(config, done))))
@@ -194,6 +190,26 @@ def _stages(source: Source, run: Path, config: Config, origins: Origins, force: 
     if facts["stopped"]:
         say(f"           stopped early: {facts['stopped']}; the best step, {facts['best_step']}, was kept")
     return _evaluate(run, base, config, say)
+
+
+def to_tokens(source: Source, run: Path, config: Config, origins: Origins, say: Say) -> Path:
+    """The stages before training, into a run that is held; returns the base model's directory."""
+    artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
+    data = _import(source, run, config, say)
+    _clean(data, run, config, say)
+    # Only now: these take seconds to load, and what is wrong with the data should be told before.
+    from ownchat.model.load import resolve_base
+    from ownchat.tokenizer import stage as tokenizer
+
+    base = resolve_base(config.model.base)
+    tokenizer.run_tokenizer(config, {"base": base}, run / TOKENIZER)
+    done = tokenizer.run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
+    counts = done.counts
+    _say(
+        say, done, f"{counts['train_tokens']:,} tokens to train on, "
+        f"{counts['train_trained'] / max(1, counts['train_tokens']):.0%} of them trained (the replies)",
+    )  # fmt: skip
+    return base
 
 
 def _import(source: Source, run: Path, config: Config, say: Say) -> Path:
@@ -262,5 +278,14 @@ def _say(say: Say, report: Report, text: str) -> None:
 
 def elapsed(start: float) -> str:
     """Minutes and seconds since ``start`` (``time.monotonic``)."""
-    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    return elapsed_text(time.monotonic() - start)
+
+
+def elapsed_text(total: float) -> str:
+    """Seconds for people.
+
+    >>> elapsed_text(3.4), elapsed_text(219)
+    ('3 s', '3 min 39 s')
+    """
+    minutes, seconds = divmod(round(total), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -6,19 +6,24 @@ decided when the run began holds until it ends.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ownchat import artifacts
 from ownchat.config import Config
+from ownchat.model.compiled import can_compile, is_compiled
 from ownchat.model.load import best_device
 
 NAME = "decisions.json"
 BFLOAT16_MIN_GAIN = 1.3  # below this, bfloat16's rounding is not worth it
+ASSUMED_SHARE = 0.5  # of the speed of matrix products, for a whole step
+COMPILED_GAIN = 0.05  # of a step: norms and gates take a tenth of it, compiled a third of that (LOG.md)
+COMPILE_SECONDS = {False: 30.0, True: 6.0}  # by whether machine code of an earlier run is there
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,10 @@ class Decisions:
     float32_tflops: float
     bfloat16_tflops: float
     attention: str = "undecided"  # packed | padded, known once the model is there
+    block_tokens: int = 0  # most tokens in one forward pass; 0: not yet chosen
+    activations: Literal["keep", "recompute", "offload"] = "keep"  # of the forward pass, when the run began
+    compile: bool | None = None  # norms and gates; none: not yet chosen
+    rescues: tuple[dict[str, Any], ...] = ()  # less than that from a step on: see ownchat.train.rescue
     total_steps: int = 0  # as planned; fewer when train.minutes asks for it
 
     def save(self, directory: Path) -> None:
@@ -48,7 +57,9 @@ def decide(config: Config, directory: Path) -> Decisions:
     dtype: str = config.model.dtype
     if dtype == "auto":
         dtype = "bfloat16" if fast > BFLOAT16_MIN_GAIN * slow else "float32"
-    decisions = Decisions(device, dtype, threads, round(slow, 3), round(fast, 3))
+    wanted = config.train.activations
+    activations = "keep" if wanted == "auto" else wanted  # auto: until memory runs out
+    decisions = Decisions(device, dtype, threads, round(slow, 3), round(fast, 3), activations=activations)
     decisions.save(directory)
     return decisions
 
@@ -58,6 +69,20 @@ def keep(directory: Path, **changes: Any) -> Decisions:
     decisions = replace(Decisions(**artifacts.read_json(directory / NAME)), **changes)
     decisions.save(directory)
     return decisions
+
+
+def worth_compiling(setting: str, choice: Decisions, flops: float, minutes: float | None) -> bool:
+    """Does a run of so many FLOPs gain more by compiled kernels than compiling takes? ``setting``: train.compile.
+
+    What was compiled before is kept, so that a short run gains as well. ``minutes``: the run ends then in any case.
+    """
+    if setting != "auto":
+        return setting == "on"
+    if can_compile(choice.device) is not None:
+        return False
+    tflops = choice.bfloat16_tflops if choice.dtype == "bfloat16" else choice.float32_tflops
+    seconds = min(flops / (ASSUMED_SHARE * tflops * 1e12), math.inf if minutes is None else 60 * minutes)
+    return seconds * COMPILED_GAIN > COMPILE_SECONDS[is_compiled(choice.dtype, choice.device)]
 
 
 def matmul_tflops(dtype: torch.dtype, device: str = "cpu", *, rows: int = 1024, width: int = 768) -> float:

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from ownchat.errors import Interrupted, RunError
-from ownchat.model.block import Document, make_block
-from ownchat.model.load import can_pack
+from ownchat.model.block import Block, Document, blocks_for
+from ownchat.model.lora import forget_outputs
+from ownchat.model.out_of_memory import Guard, first_line, is_out_of_memory
 from ownchat.model.score import score_documents
 from ownchat.monitor.events import Events, Heartbeat, JsonLines, read_lines
 from ownchat.monitor.progress import progress
@@ -28,6 +29,7 @@ from ownchat.train import checkpoint
 from ownchat.train.checkpoint import State
 from ownchat.train.objectives import Objective
 from ownchat.train.optim import Optimizer, learning_rate
+from ownchat.train.rescue import OutOfMemory, Rescue
 from ownchat.train.signals import StopRequest
 
 MEASURED_STEPS = 4  # after these the speed is known well enough to plan for train.minutes
@@ -56,24 +58,22 @@ class Plan:
 
 
 class Batches:
-    """The global batch of every step: ``batches[step]`` is a list of blocks of document numbers."""
+    """The global batch of every step: a list of blocks of document numbers. How large a block may be does not change
+    which documents are in a step."""
 
     def __init__(self, lengths: np.ndarray, plan: Plan) -> None:
-        self._lengths, self._plan, self._epoch = lengths, plan, -1
+        self._lengths, self._plan, self._packed = lengths, plan, (-1, -1)
         self._steps: list[Step] = []
 
-    def __getitem__(self, step: int) -> Step:
+    def at(self, step: int, block_tokens: int) -> Step:
+        """The blocks of a step, counted from 0."""
         epoch, within = divmod(step, self._plan.steps_per_epoch)
-        if epoch != self._epoch:
+        if self._packed != (epoch, block_tokens):
             plan = self._plan
             self._steps = pack(
-                self._lengths,
-                batch_tokens=plan.batch_tokens,
-                block_tokens=plan.block_tokens,
-                seed=plan.seed,
-                epoch=epoch,
+                self._lengths, batch_tokens=plan.batch_tokens, block_tokens=block_tokens, seed=plan.seed, epoch=epoch
             )
-            self._epoch = epoch
+            self._packed = epoch, block_tokens
         return self._steps[within]
 
 
@@ -88,6 +88,7 @@ def run_loop(
     *,
     save_weights: Callable[[Path], None],
     stop: StopRequest,
+    rescue: Rescue,
     decided_total: int = 0,
     replan: Callable[[int], object] = lambda total: None,
 ) -> State:
@@ -95,11 +96,12 @@ def run_loop(
 
     Writes ``events.jsonl``, ``metrics.jsonl``, ``heartbeat`` and ``checkpoints/`` into ``directory`` and goes on
     from the newest whole checkpoint there. ``replan(total_steps)`` is told when ``plan.minutes`` asks for fewer
-    steps, and ``decided_total`` is what it was told before an interruption (0: nothing). Returns the
-    final state; the best weights are in ``checkpoints/step-<best_step>``.
+    steps, and ``decided_total`` is what it was told before an interruption (0: nothing). ``rescue`` says how large
+    blocks may be, and makes them smaller when memory runs out. Returns the final state; the best weights are in
+    ``checkpoints/step-<best_step>``.
 
     Raises :class:`~ownchat.errors.Interrupted` after saving when a signal came, and
-    :class:`~ownchat.errors.RunError` when the loss is no longer a number.
+    :class:`~ownchat.errors.RunError` when the loss is no longer a number, or one document is more than memory holds.
     """
     events, metrics = Events(directory / "events.jsonl"), JsonLines(directory / "metrics.jsonl")
     heartbeat, saved = Heartbeat(directory / "heartbeat"), directory / "checkpoints"
@@ -107,7 +109,7 @@ def run_loop(
     if (found := checkpoint.latest(saved)) is not None:
         path, state = found
         optimizer.load(checkpoint.load_tensors(path))
-        forget_after(directory / "metrics.jsonl", state.step)
+    forget_after(directory / "metrics.jsonl", state.step if found else -1)
     events.emit("resumed" if found else "started", step=state.step, total_steps=plan.total_steps)
     clock = time.monotonic() - state.seconds
 
@@ -115,12 +117,40 @@ def run_loop(
         plan = plan.with_total(decided_total)
 
     def validate() -> float:
-        scores = score_documents(model, valid, block_tokens=plan.block_tokens)
+        def halved(old: int, new: int, why: str) -> None:
+            rescue.validation_failed(state.step, old, new, why, events)
+
+        block_tokens, scores = 0, []
+        while block_tokens != rescue.block_tokens(state.step, "validate"):
+            # scores that were made in larger blocks before a rescue are made again, so that a resume finds the same
+            block_tokens = rescue.block_tokens(state.step, "validate")
+            scores = score_documents(
+                model, valid, block_tokens=block_tokens, guard=rescue.guard, on_halved=halved
+            )  # fmt: skip
         loss = -float(np.concatenate(scores).mean())
         state.seconds = time.monotonic() - clock
         metrics.write(step=state.step, validation_loss=loss, seconds=round(state.seconds, 2))
         events.emit("validated", step=state.step, validation_loss=loss)
         return loss
+
+    def fitting_step(rate: float) -> tuple[float, float, int, float]:
+        """Loss, norm, tokens and seconds of the next step, in blocks that fit into memory."""
+        while True:
+            began, number = time.monotonic(), state.step + 1
+            rescue.activations(number)
+            blocks = batches.at(state.step, rescue.block_tokens(number))
+            documents = [[train[number] for number in block] for block in blocks]
+            seed = plan.seed * 1_000_003 + state.step  # dropout, where a model has it, is the same after a resume
+            try:
+                done = train_step(
+                    model, objective, optimizer, documents, rate, plan.clip, seed=seed, guard=rescue.guard
+                )  # fmt: skip
+                return *done, time.monotonic() - began
+            except OutOfMemory as error:
+                failed = error.with_traceback(None)  # which would hold what the step allocated
+            optimizer.drop_gradients()
+            heartbeat.beat(state.step)
+            rescue.step_failed(number, [[len(ids) for ids, _ in block] for block in documents], failed, events)
 
     def save() -> None:
         state.seconds = time.monotonic() - clock
@@ -136,18 +166,15 @@ def run_loop(
             heartbeat.beat(0, force=True)
             validate()  # the base: what every later figure is compared with
         while state.step < plan.total_steps and not state.stopped:
-            began = time.monotonic()
             rate = learning_rate(
                 state.step, peak=plan.learning_rate, total=plan.total_steps, warmup=plan.warmup_steps,
                 schedule=plan.schedule,
             )  # fmt: skip
-            documents = [[train[number] for number in block] for block in batches[state.step]]
-            seed = plan.seed * 1_000_003 + state.step  # dropout, where a model has it, is the same after a resume
-            loss, norm, tokens = train_step(model, objective, optimizer, documents, rate, plan.clip, seed=seed)
+            loss, norm, tokens, seconds = fitting_step(rate)
             if not math.isfinite(loss) or not math.isfinite(norm):
-                numbers = [int(number) for block in batches[state.step] for number in block]
+                blocks = batches.at(state.step, rescue.block_tokens(state.step + 1))
+                numbers = [int(number) for block in blocks for number in block]
                 raise RunError(_not_a_number(state, numbers, train, events), where=str(directory), fix=_LOWER_RATE)
-            seconds = time.monotonic() - began
             state.step, state.tokens = state.step + 1, state.tokens + tokens
             state.step_seconds += seconds
             metrics.write(
@@ -184,30 +211,54 @@ def train_step(
     clip: float,
     *,
     seed: int = 0,
+    guard: Guard | None = None,
 ) -> tuple[float, float, int]:
     """One optimiser step over a global batch; returns (loss, gradient norm before clipping, real tokens).
 
     loss = sum of coefficient * term / global count: cutting the batch into other blocks changes nothing.
+
+    Raises :class:`~ownchat.train.rescue.OutOfMemory` when memory runs out, or when ``guard`` says that it soon will;
+    the weights are as they were then, and the gradient is to be dropped.
     """
     batch = [document for block in blocks for document in block]
     counts = objective.counts(batch)
-    context = objective.prepare(model, batch)
-    packed, total, tokens = can_pack(model), 0.0, 0
+    total, tokens, failed = torch.zeros((), dtype=torch.float64, device=model.device), 0, ""
+    working: Sequence[Document] = max(blocks, key=len)  # what memory is needed for
     model.train()
-    for number, documents in enumerate(blocks):
-        torch.manual_seed(seed * 1_009 + number)
-        block = make_block(documents, packed=packed, device=model.device)
-        tokens += block.num_tokens
-        if len(block.targets) == 0:  # context only: nothing to learn from, and nothing lost
-            continue
-        terms = objective.terms(model, block, context)
-        loss = torch.stack([objective.coefficients[name] * term / counts[name] for name, term in terms.items()]).sum()
-        loss.backward()
-        total += float(loss.detach())
-    norm = optimizer.clip(clip)
-    if math.isfinite(total) and math.isfinite(norm):
+    try:
+        context, made = objective.prepare(model, batch), blocks_for(model, blocks)
+        for number, documents in enumerate(blocks):
+            working = documents
+            if len(documents) > 1 and guard is not None and guard.short():
+                failed = "little is left"
+                break
+            torch.manual_seed(seed * 1_009 + number)
+            block = next(made)
+            if len(block.targets):  # else context only: nothing to learn from, and nothing lost
+                total += _add_gradient(model, objective, block, counts, context)
+            tokens += block.num_tokens
+        else:
+            working = max(blocks, key=len)
+            loss, norm = float(total), optimizer.clip(clip)  # the first numbers that are read: a GPU is waited for here
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        failed = first_line(error)
+    if failed:
+        forget_outputs(model)
+        # raised out here: what is raised inside holds the error before it, and that one the block's tensors
+        raise OutOfMemory(failed, documents=len(working), tokens=sum(len(ids) for ids, _ in working))
+    if math.isfinite(loss) and math.isfinite(norm):
         optimizer.step(rate)
-    return total, norm, tokens
+    return loss, norm, tokens
+
+
+def _add_gradient(model: Any, objective: Objective, block: Block, counts: dict[str, int], context: Any) -> torch.Tensor:
+    """Forward and backward of one block; returns its share of the loss."""
+    terms = objective.terms(model, block, context)
+    loss = torch.stack([objective.coefficients[name] * term / counts[name] for name, term in terms.items()]).sum()
+    loss.backward()
+    return loss.detach()
 
 
 def steps_in(lengths: np.ndarray, batch_tokens: int, epochs: float) -> tuple[int, int]:

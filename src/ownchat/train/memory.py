@@ -8,6 +8,8 @@ import resource
 import sys
 from pathlib import Path
 
+from ownchat.model.out_of_memory import Guard
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
@@ -41,6 +43,20 @@ def _set(*, mmap_max: int, trim_threshold: int, top_pad: int) -> bool:
     return all(accepted)
 
 
+def available_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process can have in all, what it holds already included: of the GPU where there is one.
+
+    On a CPU the least of what the machine has left and what the process's control groups allow; very much where the
+    system does not say. ``root``: where ``proc`` and ``sys`` are.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    free = Guard(root=root).available()
+    return 10**15 if free is None else free + _status("VmRSS", root)
+
+
 def reset_peak() -> None:
     """Start counting the peak anew, where the system can (Linux)."""
     try:
@@ -49,16 +65,30 @@ def reset_peak() -> None:
         return
 
 
+def held_bytes() -> int:
+    """Resident memory now, or what is allocated on the GPU; 0 where the system does not say."""
+    import torch
+
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else _status("VmRSS")
+
+
 def peak_bytes() -> int:
     """Most resident memory since :func:`reset_peak` (elsewhere: since the process began), or on the GPU."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    if peak := _status("VmHWM"):
+        return peak
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status(name: str, root: Path = Path("/")) -> int:
+    """A line of ``/proc/self/status`` in bytes; 0 where there is none."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+        for line in (root / "proc" / "self" / "status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0

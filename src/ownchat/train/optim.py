@@ -28,6 +28,10 @@ class Optimizer:
         others = [master for master in self._masters if master.ndim < 2]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
         self._adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=True)
+        # AdamW would make its moments in the first step, half of them when memory runs out there; so they are made now.
+        for master in self._masters:
+            moments = {"exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
+            self._adam.state[master] = {"step": torch.zeros((), device=master.device), **moments}
 
     def _make_master(self, weight: nn.Parameter) -> nn.Parameter:
         master = nn.Parameter(weight.detach().float())
@@ -59,8 +63,14 @@ class Optimizer:
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+        self.drop_gradients()
         self._publish()
+
+    def drop_gradients(self) -> None:
+        """Forget the gradient, also that of a step that was not finished."""
+        self._adam.zero_grad(set_to_none=True)
+        for weight, _ in self._copies:
+            weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by name, all float32: what a resume needs to go on bit for bit."""

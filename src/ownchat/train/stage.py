@@ -16,14 +16,19 @@ from ownchat.artifacts import Report
 from ownchat.config import Config
 from ownchat.errors import RunError
 from ownchat.generate import export
+from ownchat.model import quantize
+from ownchat.model.activations import check_device
+from ownchat.model.compiled import compiled_kernels
 from ownchat.model.load import can_pack, check_vocabulary, load_model, load_tokenizer
 from ownchat.model.lora import add_lora, load_adapter
 from ownchat.monitor.events import read_lines
 from ownchat.tokenizer.store import TokenStore
 from ownchat.train import checkpoint, decisions, memory
 from ownchat.train.loop import Plan, run_loop, steps_in
+from ownchat.train.micro_batch import block_tokens
 from ownchat.train.objectives import Likelihood
 from ownchat.train.optim import Optimizer
+from ownchat.train.rescue import Rescue
 from ownchat.train.signals import StopRequest
 from ownchat.train.validation import validation_budget, validation_documents
 
@@ -43,30 +48,48 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
     key = artifacts.stage_key(config, SECTIONS, inputs)
     if report := artifacts.completed(output, key):
         return report
+    quantize.check(config.model.quantize, config.train.method)
     phase = output / PHASE
     _begin(config, key, phase, force)
     memory.keep_freed_pages()
     memory.reset_peak()
     choice = decisions.decide(config, phase)
+    check_device(choice.activations, choice.device)
     torch.set_num_threads(choice.threads)
     train, valid = TokenStore(inputs["tokens"] / "train"), TokenStore(inputs["tokens"] / "valid")
+    if not choice.block_tokens:
+        room = memory.available_bytes()
+        largest = block_tokens(config, inputs["base"], choice, int(train.lengths.max()), room)
+        choice = decisions.keep(phase, block_tokens=largest)
     tokenizer = load_tokenizer(inputs["tokenizer"])
-    model = load_model(inputs["base"], dtype=choice.dtype, packed=choice.attention != "padded")
+    packed = choice.attention != "padded"
+    model = load_model(inputs["base"], dtype=choice.dtype, packed=packed, quantize=config.model.quantize)
     check_vocabulary(model, tokenizer, inputs["base"])
-    save_weights = _prepare(model, config)
-    plan = make_plan(config, train.lengths)
+    save_weights = prepare(model, config)
     choice = decisions.keep(phase, attention="packed" if can_pack(model) else "padded")
+    plan = make_plan(config, train.lengths, choice.block_tokens)
+    rescue = Rescue(model, phase, choice, block_tokens=plan.block_tokens, setting=config.train.activations)
     optimizer = Optimizer(model, weight_decay=config.train.weight_decay)
     documents = validation_documents(valid, validation_budget(train.num_tokens, plan))
-    with StopRequest() as stop:
+    if choice.compile is None:
+        flops = (4 if config.train.method == "lora" else 6) * float(model.num_parameters())
+        flops *= plan.total_steps * train.num_tokens / plan.steps_per_epoch
+        worth = decisions.worth_compiling(config.train.compile, choice, flops, config.train.minutes)
+        choice = decisions.keep(phase, compile=worth)
+    with StopRequest() as stop, compiled_kernels(bool(choice.compile), choice.dtype, choice.device):
         state = run_loop(
             model, Likelihood(), optimizer, train, documents, plan, phase,
-            save_weights=save_weights, stop=stop,
+            save_weights=save_weights, stop=stop, rescue=rescue,
             decided_total=choice.total_steps, replan=lambda total: decisions.keep(phase, total_steps=total),
         )  # fmt: skip
     peak = memory.peak_bytes()
+    rescued = {
+        "activations": rescue.activations(state.step),
+        "validation_block_tokens": rescue.block_tokens(state.step, "validate"),
+        "rescues": rescue.rows,
+    }
     num_trained = optimizer.num_trained
-    del model, optimizer, save_weights
+    del model, optimizer, save_weights, rescue
     memory.return_freed_pages()
     difference = _finish(config, inputs, phase, output, state.best_step)
     figures = {
@@ -75,7 +98,9 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
         "system": config.data.system,
         "device": choice.device,
         "dtype": choice.dtype,
+        "quantize": config.model.quantize,
         "attention": choice.attention,
+        "compile": choice.compile,
         "threads": choice.threads,
         "trained_weights": num_trained,
         "steps": state.step,
@@ -91,19 +116,19 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
         "stopped": state.stopped,
         "export_difference": difference,
         "plan": asdict(plan),
-    }
+    } | rescued
     report = Report("train", output, {"steps": state.step, "tokens": state.tokens}, figures, state.seconds)
     return artifacts.commit(key, config, SECTIONS, report)
 
 
-def make_plan(config: Config, lengths: np.ndarray) -> Plan:
-    """The settings with everything derived that was left open."""
+def make_plan(config: Config, lengths: np.ndarray, block_tokens: int) -> Plan:
+    """The settings with everything derived that was left open; ``block_tokens`` see ``micro_batch.py``."""
     train = config.train
     per_epoch, total = steps_in(lengths, train.batch_tokens, train.epochs)
     return Plan(
         seed=train.seed,
         batch_tokens=train.batch_tokens,
-        block_tokens=train.block_tokens,
+        block_tokens=block_tokens,
         steps_per_epoch=per_epoch,
         total_steps=total,
         warmup_steps=max(1, round(total * train.warmup_share)),
@@ -157,7 +182,7 @@ def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
     return "; ".join(changed) or "other data, or another base model"
 
 
-def _prepare(model: Any, config: Config) -> Callable[[Path], None]:
+def prepare(model: Any, config: Config) -> Callable[[Path], None]:
     """Say what is trained; returns how to save it into a checkpoint."""
     if config.train.method == "lora":
         settings = config.model
@@ -176,8 +201,11 @@ def _finish(config: Config, inputs: dict[str, Path], phase: Path, output: Path, 
         shutil.rmtree(directory, ignore_errors=True)
     if config.train.method == "lora":
         shutil.copytree(best / "adapter", adapter)
-        export.merge_adapter(inputs["base"], adapter, target, tokenizer)
-        model = load_adapter(load_model(inputs["base"]), adapter)
+        # Into the base as it is, also where the adapter learned beside 4-bit weights: the result is better than what
+        # was trained (LOG.md). A base that is held in four bits may be too large for the GPU in float32.
+        device = None if config.model.quantize == "none" else "cpu"
+        export.merge_adapter(inputs["base"], adapter, target, tokenizer, device=device)
+        model = load_adapter(load_model(inputs["base"], device=device), adapter)
     else:
         model = load_model(best / "model")
         masters = checkpoint.load_tensors(best)
@@ -196,6 +224,8 @@ def derived(config: Config, report: Report) -> dict[str, tuple[Any, str]]:
     """Values that the configuration left open and this stage decided, with the reason: for ``config.yaml``."""
     plan, facts = report.details["plan"], report.details
     reasons: dict[str, tuple[Any, str]] = {}
+    if config.train.block_tokens is None:
+        reasons["train.block_tokens"] = (plan["block_tokens"], "what fits the memory")
     if config.train.learning_rate is None:
         reasons["train.learning_rate"] = (plan["learning_rate"], f"default of {config.train.method}")
     if config.train.validate_every is None:

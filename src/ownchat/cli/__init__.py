@@ -1,0 +1,90 @@
+"""The command line: commands in pipeline order, each a few lines around a function of the library.
+
+A person's mistake is one message and exit code 2; an interrupt is 130; nothing heavy is imported for ``--help``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from ownchat import __version__
+from ownchat.cli import machine, stages, talk
+from ownchat.errors import Interrupted, UserError, system_error
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="The text you already have, turned into a chat model of your own.",
+)
+app.command("import")(stages.import_)
+app.command()(stages.clean)
+app.command()(stages.plan)
+app.command()(stages.train)
+app.command()(stages.evaluate)
+app.command()(talk.chat)
+app.command()(machine.doctor)
+app.command()(stages.demo)
+app.add_typer(machine.runs_app, name="runs")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"ownchat {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The program: errors become messages and exit codes here and nowhere else."""
+    os.umask(0o077)  # what is written here holds people's text: for its owner alone
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries among each other: nothing to do for us
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 must not end an hour's work
+    signal.signal(signal.SIGTERM, _terminate)  # stages that save something on the way have handlers of their own
+    with _exit_codes():
+        app()
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"ownchat: {error}", err=True)
+        sys.exit(2)
+    except Interrupted as error:
+        typer.echo(f"\nownchat: {error}", err=True)
+        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != 130:  # 130: Typer met a Ctrl-C and said nothing
+            raise
+        typer.echo("\nownchat: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # `ownchat runs | head`: the reader left, and that is fine
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno is None:  # not the machine's, but a library's
+            raise
+        from ownchat import artifacts
+
+        typer.echo(f"ownchat: {system_error(error, where=str(artifacts.home_path()))}", err=True)
+        sys.exit(2)
+
+
+def _terminate(*_: object) -> None:
+    raise Interrupted("ended by a signal; the same command goes on or begins again")

@@ -1,0 +1,89 @@
+"""The micro-batch: as many tokens in one forward pass as the memory holds, by the account of the model."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ownchat.config import Config
+from ownchat.model import account as accounts
+from ownchat.model.account import Account, BlockSize, Memory
+from ownchat.model.attention import STORED_MAX_LENGTH
+from ownchat.train.decisions import Decisions
+
+MAX_BLOCK_TOKENS = {"cpu": 3072, "cuda": 16384}  # larger blocks gain nothing there
+USABLE = {"cpu": 0.85, "cuda": 0.9}  # of the memory that is there: the rest is for everything else
+# Held in a step for each byte that is kept for the backward pass: gradients on their way, and gaps.
+ALLOCATOR = {"cpu": 1.7, "cuda": 1.15}
+# Freed pages are kept (memory.py), and blocks of ever other shapes leave gaps in the heap: after 20 steps of questions
+# and answers 40 % more was held for activations than after three. Most of it has come after 64 steps.
+HEAP_GROWTH, FIRST_STEPS, LAST_STEPS = 0.14, 3, 64
+
+
+def block_tokens(config: Config, base: Path, choice: Decisions, longest: int, available: int) -> int:
+    """Most tokens in one forward pass: as set, or what fits the memory (see :func:`fitting_block_tokens`)."""
+    if config.train.block_tokens is not None:
+        return config.train.block_tokens
+    return fitting_block_tokens(account_of(config, base, choice), choice.device, longest, available)
+
+
+def fitting_block_tokens(account: Account, device: str, longest: int, available: int) -> int:
+    """The largest block for ``available`` bytes, at most :data:`MAX_BLOCK_TOKENS`, at least the longest document.
+
+    A longer document is a block of its own in any case, so a smaller figure would only make more blocks.
+    """
+    fixed = accounts.memory(account, [], device=device).fixed
+    # a thousand tokens in documents of the longest kind that keeps its softmax, and all trained
+    sample = BlockSize(1024, 1024 * STORED_MAX_LENGTH, 1024, 1024 * STORED_MAX_LENGTH, 1024)
+    each = accounts.activation_bytes(account, sample, device) / 1024
+    fits = int((USABLE[device] * available - fixed) / (ALLOCATOR[device] * growth(LAST_STEPS, device) * each))
+    return min(MAX_BLOCK_TOKENS[device], max(fits, longest))
+
+
+def account_of(config: Config, base: Path, choice: Decisions) -> Account:
+    """The account of a base model under these settings."""
+    return accounts.count(
+        accounts.read_config(base),
+        method=config.train.method,
+        dtype=choice.dtype,
+        rank=config.model.lora_rank,
+        activations=choice.activations,
+        quantize=config.model.quantize,
+    )
+
+
+def growth(steps: int, device: str) -> float:
+    """How much more is held for activations after so many steps than after the first three.
+
+    >>> growth(3, "cpu"), round(growth(24, "cpu"), 2), growth(1000, "cuda")
+    (1.0, 1.42, 1.0)
+    """
+    if device != "cpu" or sys.platform != "linux":
+        return 1.0
+    return 1 + HEAP_GROWTH * math.log2(min(LAST_STEPS, max(FIRST_STEPS, steps)) / FIRST_STEPS)
+
+
+def with_allocator(memory: Memory, device: str, steps: int) -> Memory:
+    """With what the allocator holds beside the activations that are kept, after ``steps`` steps."""
+    return replace(memory, activations=int(memory.activations * ALLOCATOR[device] * growth(steps, device)))
+
+
+def as_parts(memory: Memory) -> dict[str, int]:
+    """Bytes by part, and their peak."""
+    return asdict(memory) | {"peak": memory.peak}
+
+
+def advice(config: Config, memory: Memory, available: int, device: str) -> list[str]:
+    """What would make it fit, the cheapest first."""
+    ways = []
+    if memory.activations > 0.2 * memory.peak:
+        ways.append("a smaller block: --set train.block_tokens=512 --set tokenizer.max_tokens=512")
+        if config.train.activations in ("auto", "keep"):
+            ways.append("activations made again: --set train.activations=recompute")
+    if config.train.method == "full":
+        ways.append("an adapter in place of all weights: --method lora")
+    if memory.weights > 0.5 * USABLE[device] * available:
+        ways.append("a smaller base model")
+    return ways or ["a machine with more memory"]
