@@ -1,14 +1,15 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685): a trained low-rank product beside each frozen matrix.
 
 PEFT holds the adapter, so what is saved is a standard PEFT adapter. Only the product itself is ours: projections that
-read the same input (queries, keys and values; gate and up) are one autograd node with one product for their frozen
-matrices and one for their A's, in the model's compute type, the adapter's weights and their gradients in float32.
+read the same input (queries, keys and values; gate and up) are one autograd node with one product for their A's, in
+the model's compute type, the adapter's weights and their gradients in float32.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -19,60 +20,67 @@ from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+Frozen = tuple[Tensor, Tensor | None]
 MadeBy = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
 
 
 class _LoraProducts(torch.autograd.Function):
     """x W_i' + bias_i + scale_i * (x A_i') B_i' for projections i that share the input x [..., in].
 
-    weight: [sum of out_i, in], frozen, the projections below each other; bias: the same, or None; ``adapters``:
-    A_1 [r_1, in], B_1 [out_1, r_1], A_2, ... in float32. ``made_by``: a function and tensors that make x again in the
-    backward pass (:func:`~ownchat.model.elementwise.can_be_made_again`). Returns [..., out_i] for each projection.
+    ``frozen``: W_i [out_i, in] and bias_i or None of each; ``adapters``: A_1 [r_1, in], B_1 [out_1, r_1], A_2, ... in
+    float32. ``made_by``: a function and tensors that make x again in the backward pass
+    (:func:`~ownchat.model.elementwise.can_be_made_again`). Returns [..., out_i] for each projection.
     """
 
     @staticmethod
     def forward(
-        context: Any, x: Tensor, made_by: MadeBy, weight: Tensor, bias: Tensor | None, scales: tuple[float, ...],
+        context: Any, x: Tensor, made_by: MadeBy, frozen: tuple[Frozen, ...], scales: tuple[float, ...],
         *adapters: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         flat = x.reshape(-1, x.shape[-1])
         a = torch.cat(adapters[0::2]).to(x.dtype)
         b = [(part * scale).to(x.dtype) for part, scale in zip(adapters[1::2], scales, strict=True)]
         hidden = flat @ a.T
-        out = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
-        for part, outer, inner in zip(b, _cuts(b, 0), _cuts(b, 1), strict=True):
-            out[:, outer].addmm_(hidden[:, inner], part.T)
+        outputs = []
+        # One product for all W_i was tried: B_i's are then added to parts of its rows, which copies them (LOG.md).
+        for (weight, bias), part, columns in zip(frozen, b, _cuts(b, 1), strict=True):
+            out = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
+            outputs.append(out.addmm_(hidden[:, columns], part.T).view(*x.shape[:-1], -1))
         context.make_input, source = made_by
-        context.save_for_backward(weight, a, hidden, *b, *source)
+        context.save_for_backward(a, hidden, *b, *(weight for weight, _ in frozen), *source)
         context.scales = scales
         context.set_materialize_grads(False)
-        return tuple(out[:, cut].view(*x.shape[:-1], -1) for cut in _cuts(b, 0))
+        return tuple(outputs)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        weight, a, hidden, *others = context.saved_tensors
-        b, source = others[: len(context.scales)], others[len(context.scales) :]
-        flat = context.make_input(*source).reshape(-1, weight.shape[1])
-        outer, inner = _cuts(b, 0), _cuts(b, 1)
+        a, hidden, *others = context.saved_tensors
+        count = len(context.scales)
+        b, weights, source = others[:count], others[count : 2 * count], others[2 * count :]
+        flat = context.make_input(*source).reshape(-1, a.shape[1])
         given = [None if g is None else g.reshape(-1, g.shape[-1]) for g in gradients]  # None: nobody used that output
-        of_hidden = torch.zeros_like(hidden) if None in gradients else torch.empty_like(hidden)
         shape = next(g.shape[:-1] for g in gradients if g is not None)
+        of_hidden = torch.cat(
+            [
+                hidden.new_zeros(len(hidden), part.shape[1]) if gradient is None else gradient @ part
+                for gradient, part in zip(given, b, strict=True)
+            ],
+            dim=1,
+        )
         of_x: Tensor | None = None
-        for gradient, part, rows, columns in zip(given, b, outer, inner, strict=True):
-            if gradient is None:
-                continue
-            torch.mm(gradient, part, out=of_hidden[:, columns])
-            if context.needs_input_grad[0]:
-                of_x = gradient @ weight[rows] if of_x is None else of_x.addmm_(gradient, weight[rows])
-        if of_x is not None:
+        if context.needs_input_grad[0]:
+            for gradient, weight in zip(given, weights, strict=True):
+                if gradient is not None:
+                    of_x = gradient @ weight if of_x is None else of_x.addmm_(gradient, weight)
+            assert of_x is not None
             of_x = of_x.addmm_(of_hidden, a).view(*shape, -1)
         # x'h and not h'x: the long dimension stays the contiguous one (a third faster in bfloat16 on CPU)
         of_a = (flat.T @ of_hidden).T.float()
         of_adapters: list[Tensor | None] = []
-        for gradient, scale, columns in zip(given, context.scales, inner, strict=True):
+        for gradient, scale, columns in zip(given, context.scales, _cuts(b, 1), strict=True):
             of_adapters.append(of_a[columns])
             of_adapters.append(None if gradient is None else (hidden[:, columns].T @ gradient).T.float() * scale)
-        return of_x, None, None, None, None, *of_adapters
+        return of_x, None, None, None, *of_adapters
 
 
 def _itself(x: Tensor) -> Tensor:
@@ -81,7 +89,7 @@ def _itself(x: Tensor) -> Tensor:
 
 def _cuts(parts: Sequence[Tensor], dimension: int) -> list[slice]:
     """Where each part stands when they stand below (or beside) each other."""
-    ends = torch.tensor([part.shape[dimension] for part in parts]).cumsum(0).tolist()
+    ends = list(accumulate(part.shape[dimension] for part in parts))
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -90,14 +98,11 @@ class _Group:
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = list(layers)
-        self.weight, self.bias = _stacked(self.layers)
         self._input: Tensor | None = None
         self._outputs: dict[int, Tensor] = {}
 
     def __call__(self, layer: Any, x: Tensor) -> Tensor:
         if self._input is not x or id(layer) not in self._outputs:
-            if not _same_memory(self.weight, self.layers[0].base_layer.weight):  # the model moved, or was cast
-                self.weight, self.bias = _stacked(self.layers)
             names = [_adapter(one) for one in self.layers]
             adapters = [
                 matrix.weight
@@ -106,7 +111,7 @@ class _Group:
             ]
             scales = tuple(one.scaling[name] for one, name in zip(self.layers, names, strict=True))
             made_by = getattr(x, "made_by", (_itself, (x.detach(),)))
-            outputs = _LoraProducts.apply(x, made_by, self.weight, self.bias, scales, *adapters)
+            outputs = _LoraProducts.apply(x, made_by, tuple(map(_frozen, self.layers)), scales, *adapters)
             self._input, self._outputs = x, {id(one): out for one, out in zip(self.layers, outputs, strict=True)}
         found = self._outputs.pop(id(layer))
         if not self._outputs:
@@ -190,29 +195,14 @@ def _sharing_an_input(wrapped: PeftModel, layers: list[Any]) -> list[list[Any]]:
     groups: dict[Any, list[Any]] = {}
     for layer in layers:
         shared = inputs.get(id(layer))
-        alone = shared is None or type(layer.base_layer) is Conv1D
-        groups.setdefault(id(layer) if alone else (id(shared), layer.base_layer.weight.dtype), []).append(layer)
+        groups.setdefault(id(layer if shared is None else shared), []).append(layer)
     return list(groups.values())
 
 
-def _stacked(layers: list[Any]) -> tuple[Tensor, Tensor | None]:
-    """The frozen matrices below each other; the layers keep views of them, so that memory holds them once."""
-    bases = [layer.base_layer for layer in layers]
-    if len(bases) == 1:
-        weight = bases[0].weight.detach()
-        return (weight.T if type(bases[0]) is Conv1D else weight), bases[0].bias
-    weight = torch.cat([base.weight.detach() for base in bases])
-    biases = [base.bias for base in bases]
-    for base, cut in zip(bases, _cuts([base.weight for base in bases], 0), strict=True):
-        base.weight.data = weight[cut]
-    if all(bias is None for bias in biases):
-        return weight, None
-    zeros = [torch.zeros(base.out_features, dtype=weight.dtype, device=weight.device) for base in bases]
-    return weight, torch.cat([zero if bias is None else bias for bias, zero in zip(biases, zeros, strict=True)])
-
-
-def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.device == b.device
+def _frozen(layer: Any) -> Frozen:
+    base = layer.base_layer
+    weight = base.weight.detach()
+    return (weight.T if type(base) is Conv1D else weight), base.bias
 
 
 def _adapter(layer: Any) -> str | None:

@@ -20,6 +20,7 @@ from ownchat.model.compiled import can_compile, is_compiled
 from ownchat.model.load import best_device
 
 NAME = "decisions.json"
+ALL_CORES = torch.get_num_threads()  # before a run that was told to use fewer has set it
 BFLOAT16_MIN_GAIN = 1.3  # below this, bfloat16's rounding is not worth it
 ASSUMED_SHARE = 0.5  # of the speed of matrix products, for a whole step
 COMPILED_GAIN = 0.05  # of a step: norms and gates take a tenth of it, compiled a third of that (LOG.md)
@@ -50,7 +51,7 @@ def decide(config: Config, directory: Path) -> Decisions:
     """The decisions of this run: read if they were made before, else measured and saved."""
     if (directory / NAME).is_file():
         return Decisions(**artifacts.read_json(directory / NAME))
-    threads = config.train.threads or torch.get_num_threads()
+    threads = config.train.threads or ALL_CORES
     torch.set_num_threads(threads)
     device = best_device()
     slow, fast = (matmul_tflops(dtype, device) for dtype in (torch.float32, torch.bfloat16))

@@ -27,6 +27,7 @@ from ownchat.tokenizer.packing import Step, num_steps, pack
 from ownchat.tokenizer.store import TokenStore
 from ownchat.train import checkpoint
 from ownchat.train.checkpoint import State
+from ownchat.train.memory import Heap
 from ownchat.train.objectives import Objective
 from ownchat.train.optim import Optimizer, learning_rate
 from ownchat.train.rescue import OutOfMemory, Rescue
@@ -111,7 +112,7 @@ def run_loop(
         optimizer.load(checkpoint.load_tensors(path))
     forget_after(directory / "metrics.jsonl", state.step if found else -1)
     events.emit("resumed" if found else "started", step=state.step, total_steps=plan.total_steps)
-    clock = time.monotonic() - state.seconds
+    clock, heap = time.monotonic() - state.seconds, Heap()
 
     if decided_total and state.step >= MEASURED_STEPS:
         plan = plan.with_total(decided_total)
@@ -171,6 +172,7 @@ def run_loop(
                 schedule=plan.schedule,
             )  # fmt: skip
             loss, norm, tokens, seconds = fitting_step(rate)
+            heap.after_step()
             if not math.isfinite(loss) or not math.isfinite(norm):
                 blocks = batches.at(state.step, rescue.block_tokens(state.step + 1))
                 numbers = [int(number) for block in blocks for number in block]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,9 +16,8 @@ MAX_BLOCK_TOKENS = {"cpu": 3072, "cuda": 16384}  # larger blocks gain nothing th
 USABLE = {"cpu": 0.85, "cuda": 0.9}  # of the memory that is there: the rest is for everything else
 # Held in a step for each byte that is kept for the backward pass: gradients on their way, and gaps.
 ALLOCATOR = {"cpu": 1.7, "cuda": 1.15}
-# Freed pages are kept (memory.py), and blocks of ever other shapes leave gaps in the heap: after 20 steps of questions
-# and answers 40 % more was held for activations than after three. Most of it has come after 64 steps.
-HEAP_GROWTH, FIRST_STEPS, LAST_STEPS = 0.14, 3, 64
+# The heap grows over the first steps by gaps between blocks of other shapes, until it is told to shrink (memory.Heap).
+HEAP_GROWTH, FIRST_STEPS = 1.25, 3  # of what is held for activations
 
 
 def block_tokens(config: Config, base: Path, choice: Decisions, longest: int, available: int) -> int:
@@ -38,7 +36,7 @@ def fitting_block_tokens(account: Account, device: str, longest: int, available:
     # a thousand tokens in documents of the longest kind that keeps its softmax, and all trained
     sample = BlockSize(1024, 1024 * STORED_MAX_LENGTH, 1024, 1024 * STORED_MAX_LENGTH, 1024)
     each = accounts.activation_bytes(account, sample, device) / 1024
-    fits = int((USABLE[device] * available - fixed) / (ALLOCATOR[device] * growth(LAST_STEPS, device) * each))
+    fits = int((USABLE[device] * available - fixed) / (ALLOCATOR[device] * growth(FIRST_STEPS + 1, device) * each))
     return min(MAX_BLOCK_TOKENS[device], max(fits, longest))
 
 
@@ -57,12 +55,10 @@ def account_of(config: Config, base: Path, choice: Decisions) -> Account:
 def growth(steps: int, device: str) -> float:
     """How much more is held for activations after so many steps than after the first three.
 
-    >>> growth(3, "cpu"), round(growth(24, "cpu"), 2), growth(1000, "cuda")
-    (1.0, 1.42, 1.0)
+    >>> growth(3, "cpu"), growth(24, "cuda")
+    (1.0, 1.0)
     """
-    if device != "cpu" or sys.platform != "linux":
-        return 1.0
-    return 1 + HEAP_GROWTH * math.log2(min(LAST_STEPS, max(FIRST_STEPS, steps)) / FIRST_STEPS)
+    return HEAP_GROWTH if device == "cpu" and sys.platform == "linux" and steps > FIRST_STEPS else 1.0
 
 
 def with_allocator(memory: Memory, device: str, steps: int) -> Memory:
