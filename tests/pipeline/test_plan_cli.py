@@ -15,6 +15,7 @@ def stamps(run: Path) -> dict[str, int]:
     return {name: (run / name / "manifest.json").stat().st_mtime_ns for name in ("1-data", "2-clean", "4-tokens")}
 
 
+@pytest.mark.slow
 def test_plan_then_train(home: Path, faq: Path, tiny_model: Path) -> None:  # noqa: F811
     arguments = [faq, "--base", tiny_model, "--epochs", 1, *QUICK, "--json"]
     done = ownchat(home, "plan", *arguments, "--price", 3)
@@ -42,6 +43,7 @@ def test_plan_then_train(home: Path, faq: Path, tiny_model: Path) -> None:  # no
     assert not (home / "runs" / "company-faq-2").exists()
 
 
+@pytest.mark.slow
 def test_for_another_machine(home: Path, faq: Path, tiny_model: Path) -> None:  # noqa: F811
     arguments = ["plan", faq, "--base", tiny_model, "--device", "h100", "--count", 8, "--price", 2.5, "--name", "other"]
     shown = ownchat(home, *arguments).stdout

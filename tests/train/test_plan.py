@@ -30,6 +30,7 @@ def account_of(tiny_model: Path, method: str = "lora") -> Account:
     return accounts.count(accounts.read_config(tiny_model), method=method, dtype="float32")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sets", [("train.epochs=2.5",), ("train.method=full", "train.validate_every=3")])
 def test_the_plan_is_what_training_does(sets: tuple[str, ...], inputs: dict[str, Path], tmp_path: Path) -> None:
     config = settings(*sets, "train.patience=50")

@@ -120,6 +120,7 @@ def test_a_step_that_does_not_fit_is_made_again_in_smaller_blocks(wide: dict[str
         assert valid == valid2 if valid is None else valid2 == pytest.approx(valid, rel=1e-6)
 
 
+@pytest.mark.slow
 @needs_limits
 def test_nothing_left_to_try_is_an_error_that_says_what_to_do(wide: dict[str, Path], tmp_path: Path) -> None:
     """So little that one document does not fit: blocks are halved, activations made again, and then it ends."""
@@ -151,6 +152,7 @@ class Failing:
         return self._terms(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_resume_after_a_rescue_is_bit_for_bit(
     method: str, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -40,6 +40,7 @@ class Heap:
     """
 
     def __init__(self) -> None:
+        make_room()  # loading a model takes more than the model, and leaves gaps
         self._needed, self._measuring = 0, True
 
     def after_step(self) -> bool:
