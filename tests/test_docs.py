@@ -38,10 +38,20 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
+def ownchat(arguments: list[str], workplace: Path) -> subprocess.CompletedProcess[str]:
+    """The program in ``workplace``, with the home there."""
+    return subprocess.run(
+        [sys.executable, "-m", "ownchat", *arguments],
+        cwd=workplace,
+        env=os.environ | {"OWNCHAT_HOME": str(workplace / "home")},
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.slow
 def test_walkthrough_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "walkthrough.md"
-    environment = os.environ | {"OWNCHAT_HOME": str(workplace / "home")}
     commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     assert len(commands) >= 8
     for command in commands:
@@ -51,33 +61,20 @@ def test_walkthrough_runs(workplace: Path) -> None:
             (code,) = blocks(page, "python")
             directory = workplace / "home" / "runs" / "support" / "5-train" / "model"
             subprocess.run([sys.executable, "-c", f"directory = {str(directory)!r}\n{code}"], check=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "ownchat", *arguments],
-            cwd=workplace,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        done = ownchat(arguments, workplace)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
 
 
 @pytest.mark.slow
 def test_plan_page_runs(workplace: Path) -> None:
-    environment = os.environ | {"OWNCHAT_HOME": str(workplace / "home")}
     page = ROOT / "docs" / "plan.md"
     commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     assert len(commands) == 4
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "ownchat"
-        done = subprocess.run(
-            [sys.executable, "-m", "ownchat", *arguments],
-            cwd=workplace,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        done = ownchat(arguments, workplace)
         assert done.returncode == 0 and "Memory" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
 
 

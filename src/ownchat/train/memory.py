@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import resource
 import sys
 from pathlib import Path
@@ -24,11 +23,9 @@ def keep_freed_pages() -> bool:
 
 def return_freed_pages() -> bool:
     """Undo :func:`keep_freed_pages` and give what is free back to the kernel: what comes next needs other shapes."""
-    gc.collect()  # models hold themselves in circles
-    if not _set(mmap_max=1 << 16, trim_threshold=128 << 10, top_pad=128 << 10):
-        return False
-    ctypes.CDLL(None).malloc_trim(0)
-    return True
+    accepted = _set(mmap_max=1 << 16, trim_threshold=128 << 10, top_pad=128 << 10)
+    make_room()
+    return accepted
 
 
 class Heap:
