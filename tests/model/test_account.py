@@ -41,11 +41,12 @@ def real(config: Any, implementation: str = "eager") -> Any:
     return AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
 
 
-def test_parameters_and_adapter_are_those_of_the_real_model(config: Any) -> None:
+@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
+def test_parameters_and_adapter_are_those_of_the_real_model(variant: Any, config: Any) -> None:
     model = real(config)
-    account = accounts.count(config, method="lora", dtype="float32", rank=5)
+    account = accounts.count(config, method="lora", dtype="float32", rank=5, variant=variant)
     assert account.parameters == model.num_parameters(), "tied weights count once"
-    add_lora(model, rank=5, alpha=5, seed=0)
+    add_lora(model, rank=5, alpha=5, seed=0, variant=variant)
     assert account.adapter == account.trained == sum(w.numel() for w in model.parameters() if w.requires_grad)
     full = accounts.count(config, method="full", dtype="float32")
     assert (full.adapter, full.trained) == (0, account.parameters)
@@ -90,12 +91,13 @@ def test_an_adapter_saves_the_gradient_of_frozen_weights() -> None:
     assert accounts.training_flops(account, size) < 0.8 * accounts.training_flops(full, size)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("trained", ["lora", "dora", "full"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
-def test_activations_are_what_autograd_keeps(name: str, dtype: Any, method: Any) -> None:
+def test_activations_are_what_autograd_keeps(name: str, dtype: Any, trained: Any) -> None:
     """The packed path of training, on documents of unlike lengths with a common opening."""
     config = CONFIGS[name]
+    method, variant = ("full", "lora") if trained == "full" else ("lora", trained)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(
         config, dtype=accounts.DTYPES[dtype], attn_implementation=attention.NAME
@@ -103,7 +105,7 @@ def test_activations_are_what_autograd_keeps(name: str, dtype: Any, method: Any)
     model.plain_head = True
     elementwise.use_ours(model)
     if method == "lora":
-        add_lora(model, rank=4, alpha=4, seed=0)
+        add_lora(model, rank=4, alpha=4, seed=0, variant=variant)
     rng = np.random.default_rng(0)
     documents = [
         (np.r_[np.arange(12), rng.integers(20, 299, length)], np.r_[np.zeros(12), np.ones(length)].astype(np.uint8))
@@ -121,7 +123,7 @@ def test_activations_are_what_autograd_keeps(name: str, dtype: Any, method: Any)
         loss = negative_log_likelihood(model, make_block(documents))
     held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     loss.backward()
-    account = accounts.count(config, method=method, dtype=dtype, rank=4)
+    account = accounts.count(config, method=method, dtype=dtype, rank=4, variant=variant)
     assert account.packed
     # the grid's pads, a tile's mask and places of tokens are not modelled; this model's layers are tiny beside them
     assert accounts.activation_bytes(account, accounts.size_of(documents)) == pytest.approx(held, rel=0.2)

@@ -2,7 +2,9 @@
 
 PEFT holds the adapter, so what is saved is a standard PEFT adapter. Only the product itself is ours: projections that
 read the same input (queries, keys and values; gate and up) are one autograd node with one product for their A's, in
-the model's compute type, the adapter's weights and their gradients in float32.
+the model's compute type, the adapter's weights and their gradients in float32. Variants: rsLoRA (Kalajdzievski 2023,
+arXiv:2312.03732) is another scale; DoRA (Liu et al. 2024, arXiv:2402.09353) learns the length of every row of the
+matrix apart from its direction, which is the same product with each output scaled afterwards.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as PeftLinear
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+Variant = Literal["lora", "rslora", "dora"]
 Frozen = tuple[Tensor, Tensor | None]
 MadeBy = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
 
@@ -111,7 +115,12 @@ class _Group:
             ]
             scales = tuple(one.scaling[name] for one, name in zip(self.layers, names, strict=True))
             made_by = getattr(x, "made_by", (_itself, (x.detach(),)))
-            outputs = _LoraProducts.apply(x, made_by, tuple(map(_frozen, self.layers)), scales, *adapters)
+            frozen = tuple(_frozen(one) for one in self.layers)
+            frozen = tuple(  # DoRA scales the product, and adds the bias to that
+                (weight, None if name in one.lora_variant else bias)
+                for (weight, bias), one, name in zip(frozen, self.layers, names, strict=True)
+            )
+            outputs = _LoraProducts.apply(x, made_by, frozen, scales, *adapters)
             self._input, self._outputs = x, {id(one): out for one, out in zip(self.layers, outputs, strict=True)}
         found = self._outputs.pop(id(layer))
         if not self._outputs:
@@ -130,20 +139,27 @@ def forget_outputs(model: nn.Module) -> None:
             group.forget()
 
 
-def add_lora(model: Any, *, rank: int, alpha: int, seed: int, ours: bool = True) -> PeftModel:
+def add_lora(
+    model: Any, *, rank: int, alpha: int, seed: int, variant: Variant = "lora", ours: bool = True
+) -> PeftModel:
     """Put a LoRA adapter on every linear layer but the head; the rest is frozen. ``ours``: with our products.
 
-    Changes ``model`` in place and returns PEFT's wrapper, which saves and loads the adapter. The start is a function
-    of ``seed`` alone: A random, B zero, so that the first output is the base model's.
+    Changes ``model`` in place and returns PEFT's wrapper, which saves and loads the adapter. The product is scaled by
+    alpha / rank, with ``rslora`` by alpha / sqrt(rank). The start is a function of ``seed`` alone: A random, B zero,
+    DoRA's lengths those of the base's rows, so that the first output is the base model's.
     """
     random_state = torch.get_rng_state()
     torch.manual_seed(seed)
-    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    settings = LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM", use_rslora=variant == "rslora",
+        use_dora=variant == "dora",
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT says that it sets it by itself (GPT-2)
         wrapped = get_peft_model(model, settings, autocast_adapter_dtype=True)
     torch.set_rng_state(random_state)
     if ours:
+        _measure_rows(wrapped)
         use_our_products(wrapped)
     return wrapped
 
@@ -208,15 +224,41 @@ def _frozen(layer: Any) -> Frozen:
 def _adapter(layer: Any) -> str | None:
     """The one adapter that a product of ours can compute, if it is so."""
     names = [name for name in layer.active_adapters if name in layer.lora_A]
-    if layer.disable_adapters or layer.merged or len(names) != 1 or layer.lora_variant:
+    if layer.disable_adapters or layer.merged or len(names) != 1:
         return None
     (name,) = names
     plain = isinstance(layer.lora_dropout[name], nn.Identity) and layer.lora_B[name].bias is None
-    return name if plain else None
+    return name if plain and isinstance(layer.lora_variant.get(name), DoraLinearVariant | None) else None
+
+
+def _row_lengths(layer: Any, name: str) -> Tensor:
+    """Length of every row of W + scale B A, float32 [out]. A constant to the gradient (section 4.3 of the paper)."""
+    weight, _ = _frozen(layer)
+    a, b = (matrix[name].weight.detach().float() for matrix in (layer.lora_A, layer.lora_B))
+    return torch.linalg.vector_norm(torch.addmm(weight.float(), b, a, alpha=layer.scaling[name]), dim=1)
+
+
+@torch.no_grad()
+def _measure_rows(wrapped: PeftModel) -> None:
+    """DoRA's lengths at the start in float32; PEFT measures them in the base's type, and bfloat16 is 0.4 % off."""
+    layers: list[Any] = [module for module in wrapped.modules() if isinstance(module, PeftLinear) and _plain(module)]
+    for layer in layers:
+        for name, magnitude in layer.lora_magnitude_vector.items():
+            magnitude.weight.copy_(_row_lengths(layer, name))
+
+
+def _with_lengths(layer: Any, name: str, product: Tensor) -> Tensor:
+    """DoRA: every output of (W + scale B A) x times its learned length over the one it has; then the bias."""
+    factor = layer.lora_magnitude_vector[name].weight / _row_lengths(layer, name)
+    out = (product * factor).to(product.dtype)
+    bias = layer.base_layer.bias
+    return out if bias is None else out + bias
 
 
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     group = layer.__dict__["_ownchat_group"]
     if args or kwargs or any(_adapter(one) is None for one in group.layers):
         return PeftLinear.forward(layer, x, *args, **kwargs)
-    return group(layer, x)
+    product, name = group(layer, x), _adapter(layer)
+    assert name is not None
+    return _with_lengths(layer, name, product) if name in layer.lora_variant else product
