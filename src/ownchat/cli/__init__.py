@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from ownchat import __version__
-from ownchat.cli import machine, stages, talk
+from ownchat.cli import machine, stages, sweep, talk
 from ownchat.errors import Interrupted, UserError, system_error
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("import")(stages.import_)
 app.command()(stages.clean)
 app.command()(stages.plan)
 app.command()(stages.train)
+app.command()(sweep.sweep)
 app.command()(stages.evaluate)
 app.command()(talk.chat)
 app.command()(machine.doctor)
@@ -64,7 +65,8 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"ownchat: {error}", err=True)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts one says it
+            typer.echo(f"ownchat: {error}", err=True)
         sys.exit(2)
     except Interrupted as error:
         typer.echo(f"\nownchat: {error}", err=True)

@@ -46,6 +46,22 @@ def runs(
         typer.echo(f"{columns}  {run.result}".rstrip())
 
 
+@runs_app.command("compare")
+def compare_runs(
+    names: Annotated[list[str], typer.Argument(help="Two runs or more; the others are set beside the first.")],
+    json: JsonOption = False,
+) -> None:
+    """What differs between runs, and whether one is better."""
+    from dataclasses import asdict
+
+    from ownchat.pipeline import compare
+
+    comparison = compare.compare(names)
+    typer.echo("\n".join(compare.lines(comparison)))
+    if json:
+        print_json(asdict(comparison))
+
+
 @runs_app.command("find")
 def find_in_runs(
     text: Annotated[str, typer.Argument(help="A name, an address, any text.")], json: JsonOption = False

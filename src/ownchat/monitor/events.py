@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,24 @@ HEARTBEAT_SECONDS = 5.0
 
 
 class JsonLines:
-    """Append JSON objects to a file, each in one write, so that a reader never sees a torn line but the last."""
+    """Append JSON objects to a file, each in one write, so that a reader never sees a torn line but the last.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    ``also``: gets every line after it is written (see :mod:`ownchat.monitor.trackers`).
+    """
+
+    def __init__(self, path: Path, also: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.path, self._also = path, also
         path.parent.mkdir(parents=True, exist_ok=True)
         _drop_torn_line(path)
 
     def write(self, **fields: Any) -> None:
         """Append one line; non-finite numbers become null, so that the line stays valid JSON."""
-        line = json.dumps(_finite(fields), ensure_ascii=False, default=str) + "\n"
+        row = _finite(fields)
+        line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(line)
+        if self._also is not None:
+            self._also(row)
 
 
 class Events(JsonLines):
