@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv demo test check bench cluster clean lock docs
+.PHONY: venv demo test check bench peers cluster trackers clean lock docs
 
 venv: $(READY)
 
@@ -20,8 +20,9 @@ demo: venv
 	@$(BIN)/ownchat demo
 	@echo '(ownchat is $(BIN)/ownchat; for the short name: source $(BIN)/activate)'
 
+# a process for each core, each with one thread; make test ARGS="-m ''" runs the slow ones, too
 test: venv
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 # what CI runs beside the tests
 check: venv
@@ -30,13 +31,20 @@ check: venv
 	@$(BIN)/mypy
 
 # beside TRL, transformers' Trainer and LitGPT; make bench ARGS="--data all --method all", see docs/benchmarks.md
-bench: venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-bench.lock
+bench: peers
 	@$(BIN)/python benchmarks/train.py $(ARGS)
+
+# TRL, whose losses ours are compared with, and what it needs
+peers: venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-bench.lock
 
 # daft and ray, for data.engine: ray; beside the exact versions of everything else
 cluster: venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-cluster.lock
+
+# tensorboard, wandb, mlflow and optuna, for train.trackers and ownchat sweep --sampler optuna
+trackers: venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --requirement requirements-trackers.lock
 
 # the exact versions of an environment that was made from pyproject.toml; torch's local build tag differs by platform
 lock: venv

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each command that a test starts compiles all modules anew
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of two threads each are slower than one on two cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SENTENCES = [
     "How do I return an order? You can return it within thirty days, free of charge.",

@@ -106,3 +106,12 @@ def test_damaged_file_and_full_disk_are_clear(tmp_path: Path) -> None:
         artifacts.read_json(tmp_path / "x.json")
     with pytest.raises(UserError, match="free some space"):
         artifacts.require_free_space(tmp_path / "not" / "yet", 10**18)
+
+
+def test_who_holds_a_run_takes_away_what_a_killed_process_left(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    artifacts.write_json(run / "5-train" / "heartbeat", {"step": 3})
+    (run / "5-train" / ".4711.tmp.heartbeat").write_text("{")
+    with artifacts.locked(run):
+        pass
+    assert [path.name for path in (run / "5-train").iterdir()] == ["heartbeat"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -78,7 +80,43 @@ def test_plan_page_runs(workplace: Path) -> None:
         assert done.returncode == 0 and "Memory" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/formats.md", "docs/scale-data.md"])
+@pytest.mark.slow
+def test_preferences_page_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "preferences.md"
+    rows = [
+        {"prompt": f"What about {thing} {n}?", "chosen": f"The {thing} {n} is fine.", "rejected": "No idea."}
+        for thing in THINGS for n in range(5)
+    ]  # fmt: skip
+    assert json.loads(blocks(page, "json")[0]).keys() == rows[0].keys()
+    (workplace / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 2
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        done = ownchat(arguments, workplace)
+        assert done.returncode == 0 and "preference pair" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_sweep_page_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "sweep.md"
+    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 3
+    for command in commands:
+        program, *arguments = shlex.split(command.replace("~/.ownchat", str(workplace / "home")))
+        assert program == "ownchat"
+        if "optuna" in arguments and find_spec("optuna") is None:
+            continue
+        done = ownchat(arguments, workplace)
+        assert done.returncode == 0 and done.stdout.strip(), f"{command}\n{done.stdout}\n{done.stderr}"
+        if arguments[0] == "sweep":
+            assert "It is trained" in done.stdout
+        else:
+            assert "steps," in done.stdout and "held-out" in done.stdout.lower()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/formats.md", "docs/scale-data.md", "docs/tracking.md"])
 def test_commands_exist(page: str) -> None:
     commands = [
         line.split("#")[0].strip() for block in blocks(ROOT / page, "sh") for line in block.splitlines() if line.strip()

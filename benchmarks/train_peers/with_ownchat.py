@@ -37,7 +37,7 @@ def main() -> None:
     output = Path(task["output"]) / "5-train"
     report = stage.run(config, {"tokens": tokens, "tokenizer": base, "base": base}, output)
 
-    phase = output / stage.PHASE
+    phase = output / "sft"
     rows = [row for row in read_lines(phase / "metrics.jsonl") if "tokens" in row]
     began = next(event["time"] for event in read_lines(phase / "events.jsonl") if event["event"] == "started")
     check_tokens([row["tokens"] for row in rows], store)

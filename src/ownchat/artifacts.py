@@ -153,6 +153,8 @@ def locked(run: Path) -> Iterator[None]:
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
+        for torn in run.rglob(".*.tmp.*"):  # of a process that was killed in replacing()
+            torn.unlink(missing_ok=True)
         yield
 
 
@@ -261,10 +263,10 @@ def require_free_space(path: Path, num_bytes: int) -> None:
 
 def stage_key(config: Config, sections: Sequence[str], inputs: Mapping[str, Path | Fingerprinted]) -> str:
     """Hash of what a stage's result depends on: version, its sections of the configuration, its inputs."""
+    without = {"workers", "engine", "trackers"}  # how many work, where, and who watches: the result is the same
     parts = {
         "version": __version__,
-        # how many processes work, and where, makes no difference to what they make
-        "config": {section: getattr(config, section).model_dump(exclude={"workers", "engine"}) for section in sections},
+        "config": {section: getattr(config, section).model_dump(exclude=without) for section in sections},
         "inputs": {name: fingerprint(path) for name, path in sorted(inputs.items())},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

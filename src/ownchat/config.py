@@ -144,6 +144,9 @@ class ModelConfig(_Section):
     )
     lora_rank: int = Field(16, ge=1, le=1024, description="rank of the adapter's matrices")
     lora_alpha: int = Field(32, ge=1, description="the adapter is scaled by lora_alpha / lora_rank")
+    lora_variant: Literal["lora", "rslora", "dora"] = Field(
+        "lora", description="rslora scales by lora_alpha / sqrt(lora_rank), dora learns the columns' norms apart"
+    )
 
 
 class GenerateConfig(_Section):
@@ -186,7 +189,7 @@ class TrainConfig(_Section):
     activations: Literal["auto", "keep", "recompute", "offload"] = Field(
         "auto", description="the last two take time and save memory, offload on a GPU only; auto: when memory runs out"
     )
-    learning_rate: float | None = Field(None, gt=0, description="none: 2e-3 for LoRA, 5e-5 for full")
+    learning_rate: float | None = Field(None, gt=0, description="none: 2e-3 for LoRA (rslora: 5e-4), 5e-5 for full")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after warm-up")
     warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices (AdamW)")
@@ -194,6 +197,17 @@ class TrainConfig(_Section):
     validate_every: int | None = Field(None, ge=1, description="steps between validations; none: two in an epoch")
     patience: int = Field(3, ge=1, description="stop after this many validations without a better loss")
     seed: int = Field(0, ge=0, description="order of the data, start of the adapter, dropout")
+    preference: Literal["dpo", "kto", "orpo"] = Field("dpo", description="what preference data are trained by")
+    preference_beta: float = Field(
+        0.1, gt=0, description="dpo, kto: how near to the model before; orpo: weight of the odds ratio"
+    )
+    preference_epochs: float = Field(1.0, gt=0, description="passes over the preference data at most")
+    preference_learning_rate: float | None = Field(
+        None, gt=0, description="of preference training; none: by method and preference"
+    )
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        [], description="where metrics go as well, besides metrics.jsonl; each has to be installed"
+    )
     threads: int | None = Field(None, ge=1, description="cores that compute; none: all of them")
 
 

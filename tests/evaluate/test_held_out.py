@@ -113,7 +113,7 @@ def test_stage_writes_the_report_that_is_a_contract(stages):
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
     assert set(contents["held_out"]) == {
         "base", "tuned", "difference", "improvement", "base_prompt", "base_prompt_losses", "records", "tokens",
-        "groups", "answers", "notes",
+        "groups", "answers", "notes", "preferences",
     }  # fmt: skip
     assert contents["name"] == "shop"
     assert contents["held_out"]["records"] == 6 and contents["held_out"]["groups"] == 3
@@ -247,11 +247,11 @@ def test_nothing_to_score_is_one_clear_message(tiny_model):
 
 def test_records_without_a_reply_are_counted():
     silent = conversation(0, ("user", "Hello?"))
-    pair = record("preference", file="p.jsonl", format="jsonl", line=1)
-    items, notes = scorable([silent, pair, *conversations()])
+    judged = record("preference", file="p.jsonl", format="jsonl", line=1, desirable=True)
+    items, notes = scorable([silent, judged, *conversations()])
     assert len(items) == 6
     assert notes == [
-        "1 preference pairs of the test split are not scored.",
+        "1 judged replies of the test split are not scored.",
         "1 records of the test split have no reply to score.",
     ]
 

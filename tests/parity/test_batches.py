@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from ownchat.model.block import Document
 from ownchat.model.load import load_model
+from ownchat.tokenizer.store import Item
 from ownchat.train.loop import train_step
 from ownchat.train.objectives import Likelihood
 from ownchat.train.optim import Optimizer, learning_rate
@@ -26,7 +27,8 @@ BATCH: list[Document] = [
 def stepped(directory: Path, blocks: list[list[Document]], *, packed: bool = True, dtype: str = "float32") -> tuple:
     model = load_model(directory, packed=packed, dtype=dtype).requires_grad_(True)
     optimizer = Optimizer(model, weight_decay=0.1)
-    results = [train_step(model, Likelihood(), optimizer, blocks, 1e-2, 1.0) for _ in range(2)]
+    items = [[Item(number, (document,)) for number, document in enumerate(block)] for block in blocks]
+    results = [train_step(model, Likelihood(), optimizer, items, 1e-2, 1.0)[:3] for _ in range(2)]
     return results, optimizer.state()
 
 

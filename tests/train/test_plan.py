@@ -16,6 +16,7 @@ from ownchat.errors import ConfigError, Interrupted, ModelError
 from ownchat.model import account as accounts
 from ownchat.model.account import Account
 from ownchat.monitor.events import read_lines
+from ownchat.tokenizer.store import TokenStore
 from ownchat.train import decisions, loop, memory, micro_batch, speed, stage
 from ownchat.train.devices import DEVICES, device_named
 from ownchat.train.plan import Machine, forecast
@@ -55,7 +56,7 @@ def test_the_plan_is_what_training_does(sets: tuple[str, ...], inputs: dict[str,
 
 def test_trained_tokens_are_counted(inputs: dict[str, Path]) -> None:
     plan = forecast(settings("train.epochs=1"), inputs, Machine(), scratch=None)
-    assert plan.trained_tokens == stage.TokenStore(inputs["tokens"] / "train").trained_tokens
+    assert plan.trained_tokens == TokenStore(inputs["tokens"] / "train").trained_tokens
     assert plan.tokens == plan.data["tokens"] and not plan.measured_memory
     assert any("formula alone" in note for note in plan.notes)
 
@@ -143,12 +144,12 @@ def test_memory_that_is_there_heeds_control_groups(tmp_path: Path) -> None:
 
 
 def test_validation_is_cut_as_scoring_cuts_it() -> None:
-    from ownchat.model.score import _blocks
+    from ownchat.model.score import blocks_of
 
     lengths = [5, 40, 12, 30, 30, 7, 90]
     documents = [(np.zeros(n, np.int64), np.ones(n, np.uint8)) for n in lengths]
     ours = [[len(ids) for ids, _ in block] for block in validation_blocks(documents, 64)]
-    assert ours == [[lengths[n] for n in block] for block in _blocks(range(len(lengths)), lengths, 64)]
+    assert ours == [[lengths[n] for n in block] for block in blocks_of(range(len(lengths)), lengths, 64)]
 
 
 # ------------------------------------------------------------------------------------------------- other machines

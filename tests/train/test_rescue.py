@@ -40,7 +40,7 @@ from ownchat.train.objectives import Likelihood
 sets, inputs, output, cut, megabytes = json.loads(sys.argv[1])
 terms, finish, calls, ballast = Likelihood.terms, stage._finish, [], []
 
-def limited(self, model, block, context):
+def limited(self, model, block, items, context):
     calls.append(1)
     if len(calls) == cut + 1:
         memory.return_freed_pages()
@@ -52,7 +52,7 @@ def limited(self, model, block, context):
                 ballast.append(torch.empty(1 << 20, dtype=torch.uint8))
         except RuntimeError:
             del ballast[-megabytes:]
-    return terms(self, model, block, context)
+    return terms(self, model, block, items, context)
 
 def unlimited(*arguments):
     ballast.clear()
@@ -251,6 +251,7 @@ def test_nothing_of_a_failed_step_is_held(method: str, tiny_model: Path) -> None
 
     from ownchat.model.load import load_model
     from ownchat.model.lora import add_lora
+    from ownchat.tokenizer.store import Item
     from ownchat.train.optim import Optimizer
     from ownchat.train.rescue import OutOfMemory
 
@@ -267,15 +268,16 @@ def test_nothing_of_a_failed_step_is_held(method: str, tiny_model: Path) -> None
 
     hook = attention.v_proj.register_forward_pre_hook(fail)
     optimizer = Optimizer(model, weight_decay=0.0)
-    rows = [(np.arange(3, 40), np.ones(37, np.uint8)), (np.arange(5, 20), np.ones(15, np.uint8))]
+    documents = [(np.arange(3, 40), np.ones(37, np.uint8)), (np.arange(5, 20), np.ones(15, np.uint8))]
+    rows = [Item(number, (document,)) for number, document in enumerate(documents)]
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     with pytest.raises(OutOfMemory) as caught:
         loop.train_step(model, Likelihood(), optimizer, [rows], 1e-2, 1.0)
-    assert (caught.value.documents, caught.value.tokens) == (2, 52)
+    assert (caught.value.items, caught.value.tokens) == (2, 52)
     assert caught.value.__context__ is None and held[0]() is None
     optimizer.drop_gradients()
     assert all(weight.grad is None for weight in model.parameters())
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
     hook.remove()
-    loss, _, _ = loop.train_step(model, Likelihood(), optimizer, [rows[:1], rows[1:]], 1e-2, 1.0)
+    loss = loop.train_step(model, Likelihood(), optimizer, [rows[:1], rows[1:]], 1e-2, 1.0).loss
     assert loss > 0

@@ -200,7 +200,7 @@ def test_a_loss_that_is_no_number_stops_with_sources(inputs: dict[str, Path], tm
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
     model.save_pretrained(broken)
-    with pytest.raises(RunError, match="loss of step 1 is not a number; its batch holds records"):
+    with pytest.raises(RunError, match=r"loss of step 1 is not a number; its batch holds faq.jsonl line \d+, "):
         run(LORA, inputs | {"base": broken}, tmp_path / "5-train")
 
 

@@ -84,6 +84,11 @@ def record(
     return row
 
 
+def place(row: Record) -> str:
+    """Where a record was read, for messages: ``faq.csv line 7``."""
+    return f"{row['source']['file']} line {row['source']['line']}"
+
+
 def only_texts(turns: Sequence[Mapping[str, Any]]) -> bool:
     """Whether messages hold nothing but a role and a text."""
     return sum(map(len, turns)) == 2 * len(turns)

@@ -29,7 +29,8 @@ def loss_chart(metrics: Metrics, best_step: int | None = None) -> str:
     train, valid = series(metrics, "loss"), series(metrics, "validation_loss")
     if not train and not valid:
         return ""
-    figure, axes = _axes("loss (nats per token)")
+    preferences = any("validation_accuracy" in line for line in metrics)
+    figure, axes = _axes("loss of the preferences" if preferences else "loss (nats per token)")
     if train:
         axes.plot(*zip(*train, strict=True), color=TRAIN, linewidth=1.2, label="train")
     if valid:

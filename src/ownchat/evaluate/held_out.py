@@ -20,6 +20,9 @@ from ownchat.config import Config, EvaluateConfig
 from ownchat.data.records import Record, read_records
 from ownchat.errors import DataError
 from ownchat.evaluate import report as reporting
+from ownchat.evaluate.paired import RecordScores, record_scores
+from ownchat.evaluate.preferences import Preferences, compare_pairs, pair_documents
+from ownchat.evaluate.replies import is_trained, reply_bytes, scorable
 from ownchat.evaluate.scores import Comparison, Scored, chrf_statistics, compare, group_index
 from ownchat.monitor.progress import progress
 
@@ -53,6 +56,8 @@ class Result:
     groups: int
     answers: tuple[Answer, ...]  # in the fixed order of :func:`questions`
     notes: tuple[str, ...]  # what was left out, and why
+    scores: RecordScores  # of the tuned model
+    preferences: Preferences | None = None  # where the test split has pairs
 
 
 def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
@@ -73,6 +78,7 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     start_afresh(output)  # only now: a measurement that was interrupted leaves the report before
     contents = reporting.build(result, train=inputs["train"], run=output.parent)
     reporting.write(contents, output, train=inputs["train"], config=config)
+    result.scores.save(output)
     report = Report(
         "evaluate",
         output,
@@ -113,9 +119,14 @@ def measure(
     if refused:
         notes.append(f"{refused:,} records of the test split are not scored: the chat template refuses them.")
     prompts = base_prompts(tokenizer, items, documents)
-    of_base, fits = _nll(base, "scoring the base", list(prompts.values()), min(block_tokens, WINDOW_TOKENS))
-    base_nll = dict(zip(prompts, of_base, strict=True))
-    (tuned_nll,), _ = _nll(tuned, "scoring the tuned model", [documents], fits)
+    pairs, both = pair_documents(tokenizer, records)
+    more = [both] if pairs else []
+    versions = [*prompts.values(), *more]
+    of_base, fits = _nll(base, "scoring the base", versions, min(block_tokens, WINDOW_TOKENS))
+    base_nll = dict(zip(prompts, of_base, strict=False))
+    of_tuned, _ = _nll(tuned, "scoring the tuned model", [documents, *more], fits)
+    tuned_nll = of_tuned[0]
+    preferences = compare_pairs(pairs, both, of_base[-1], of_tuned[-1], draws=settings.draws) if pairs else None
     tokens = np.array([sum(weights) for _, weights in documents], dtype=np.float64)
     losses = {name: float(values.sum() / tokens.sum()) for name, values in base_nll.items()}
     prompt = min(losses, key=lambda name: losses[name])  # chosen on the test split: favours the base, and is meant to
@@ -131,12 +142,13 @@ def measure(
         notes.append(_why_no_answers(items, settings.answers))
     references = [answer.reference for answer in answers]
     groups = [item["group"] for item in items]
+    num_bytes = np.array([reply_bytes(item) for item in items], dtype=np.float64)
     comparison = compare(
         Scored(
             base_nll=base_nll[prompt],
             tuned_nll=tuned_nll,
             tokens=tokens,
-            num_bytes=np.array([reply_bytes(item) for item in items], dtype=np.float64),
+            num_bytes=num_bytes,
             groups=groups,
             base_chrf=chrf_statistics([answer.base for answer in answers], references),
             tuned_chrf=chrf_statistics([answer.tuned for answer in answers], references),
@@ -145,45 +157,12 @@ def measure(
         draws=settings.draws,
     )
     num_groups = int(group_index(groups).max()) + 1
-    return Result(comparison, prompt, losses, len(items), int(tokens.sum()), num_groups, answers, tuple(notes))
+    each = record_scores([item["id"] for item in items], groups, tokens, num_bytes, tuned_nll)
+    total = int(tokens.sum())
+    return Result(comparison, prompt, losses, len(items), total, num_groups, answers, tuple(notes), each, preferences)
 
 
 # ------------------------------------------------------------------------------------------- what is scored, how
-
-
-def scorable(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Records that have a trained token, and a note on each sort of record that has none."""
-    items: list[Record] = []
-    preferences = untrained = 0
-    for item in records:
-        if item["kind"] == "preference":
-            preferences += 1
-        elif (item["kind"] == "document" and item["text"]) or any(map(is_trained, item["messages"] or ())):
-            items.append(item)
-        else:
-            untrained += 1
-    notes = []
-    if preferences:
-        notes.append(f"{preferences:,} preference pairs of the test split are not scored.")
-    if untrained:
-        notes.append(f"{untrained:,} records of the test split have no reply to score.")
-    return items, notes
-
-
-def is_trained(message: dict[str, Any]) -> bool:
-    """Is this message scored? The assistant's are, unless their weight says no.
-
-    >>> is_trained({"role": "assistant", "weight": None}), is_trained({"role": "assistant", "weight": 0})
-    (True, False)
-    """
-    return message["role"] == "assistant" and message["weight"] != 0
-
-
-def reply_bytes(item: Record) -> int:
-    """UTF-8 bytes of what is scored: the text of a document, the trained messages of a conversation."""
-    if item["kind"] == "document":
-        return len(item["text"].encode())
-    return sum(len((message["content"] or "").encode()) for message in item["messages"] if is_trained(message))
 
 
 def rendered(tokenizer: Any, item: Record) -> Document:

@@ -48,6 +48,7 @@ def build(result: Result, *, train: Path, run: Path) -> dict[str, Any]:
         "records": result.records,
         "tokens": result.tokens,
         "groups": result.groups,
+        "preferences": None if result.preferences is None else asdict(result.preferences),
         "answers": len(result.answers),
         "notes": list(result.notes),
     }
@@ -91,6 +92,7 @@ def page(report: Mapping[str, Any], lines: Sequence[dict[str, Any]], settings: s
         verdict=wording.verdict(report["held_out"]),
         change=wording.change(report["held_out"]),
         measures=wording.MEASURES,
+        preferences=wording.preferences(report["held_out"]),
         limits=wording.LIMITS,
         facts=wording.training_facts(report["training"]),
         whiskers=charts.whiskers,

@@ -51,6 +51,7 @@ def _result(report: Mapping[str, Any]) -> RenderableType:
         Text(),
         _scores(held_out),
     ]
+    parts += [Text(line) for line in wording.preferences(held_out)]
     parts += [Text(note, style="dim") for note in (_base_prompt(held_out), *held_out["notes"]) if note]
     for answer in report["answers"][:SHOWN]:
         parts += [Text(), _answer(answer)]

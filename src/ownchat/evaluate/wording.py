@@ -202,3 +202,30 @@ def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _with(text: str, unit: str) -> str:
     return text if text == MISSING else f"{text} {unit}"
+
+
+def preferences(held_out: Mapping[str, Any]) -> list[str]:
+    """What the pairs of the test split say, in sentences; nothing where there are none.
+
+    >>> share = {"value": 0.75, "low": 0.5, "high": 1.0}
+    >>> found = {"pairs": 4, "base": share, "tuned": share, "difference": None, "rewarded": share, "margin": None}
+    >>> preferences({"preferences": found})[1]
+    'Training raised the better reply more than the worse one in 75 % of them (50 to 100 %).'
+    """
+    found = held_out.get("preferences")
+    if found is None:
+        return []
+
+    def share(name: str) -> str:
+        estimate = {bound: 100 * value for bound, value in found[name].items()}
+        return f"{number(estimate['value'], 0)} % of them ({interval(estimate, 0)} %)"
+
+    many = f"{found['pairs']:,} preference pair" + ("" if found["pairs"] == 1 else "s")
+    lines = [
+        f"{many} of the test split: by token, the better reply is the likelier one in {share('base')} for the base, in "
+        f"{share('tuned')} for the tuned model.",
+        f"Training raised the better reply more than the worse one in {share('rewarded')}.",
+    ]
+    if found["margin"] is not None:
+        lines[1] = lines[1][:-1] + f", by {number(found['margin']['value'], 2, signed=True)} nats on average."
+    return lines

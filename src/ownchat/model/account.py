@@ -25,8 +25,8 @@ from ownchat.model.activations import Activations
 from ownchat.model.attention import STORED_MAX_LENGTH
 from ownchat.model.block import Block, Document, make_block
 from ownchat.model.load import DTYPES, can_pack
-from ownchat.model.lora import add_lora
-from ownchat.model.loss import CHUNK, negative_log_likelihood
+from ownchat.model.lora import Variant, add_lora
+from ownchat.model.loss import CHUNK, WEIGHT_CHUNK, negative_log_likelihood
 from ownchat.model.quantize import FOUR_BIT_BYTES, Quantize
 from ownchat.model.trial import VOCABULARY, Paths, try_paths
 
@@ -42,7 +42,7 @@ class Account:
     """A model as its training holds it. Weights are numbers of weights; ``activation`` and ``head`` are bytes."""
 
     parameters: int  # of the base, tied ones once
-    adapter: int  # of LoRA; 0 in full training
+    adapter: int  # of LoRA, DoRA's lengths too; 0 in full training
     matrices: int  # weights that a token is multiplied with, the head's and the adapter's not counted
     head: int  # the same of the head: vocabulary x width
     vocabulary: int
@@ -127,6 +127,7 @@ def count(
     method: Literal["lora", "full"],
     dtype: str,
     rank: int = 16,
+    variant: Variant = "lora",
     activations: Activations = "keep",
     quantize: Quantize = "none",
 ) -> Account:
@@ -150,7 +151,7 @@ def count(
     layers, heads, bytes_each = text.num_hidden_layers, text.num_attention_heads, DTYPES[dtype].itemsize
     head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
     grid_width = layers * head_width * (heads + 2 * (getattr(text, "num_key_value_heads", None) or heads))
-    per_token, per_trained = _saved_bytes(config, paths, method, dtype, rank, quantize)
+    per_token, per_trained = _saved_bytes(config, paths, method, dtype, rank, variant, quantize)
     if paths.packed:  # told apart: they depend on the documents' lengths
         per_token -= bytes_each * (grid_width + layers * heads * SAMPLE_TOKENS)
     if not paths.plain_head:  # all logits, what is done to them, and float32 ones of trained tokens
@@ -158,10 +159,13 @@ def count(
     if activations != "keep":  # one layer whole; of each layer its input, which may wait elsewhere
         inputs = layers * text.hidden_size * bytes_each if activations == "recompute" else 0
         per_token = min(per_token, inputs + per_token / layers)
+    adapter = 0
+    if method == "lora":
+        adapter = rank * sum(sum(module.weight.shape) for module in linear)  # A [r, in] and B [out, r] beside each
+        adapter += sum(map(_outputs, linear)) if variant == "dora" else 0
     return Account(
         parameters=parameters,
-        # A [r, in] and B [out, r] beside every matrix but the head
-        adapter=rank * sum(sum(module.weight.shape) for module in linear) if method == "lora" else 0,
+        adapter=adapter,
         matrices=sum(module.weight.numel() for module in linear) + _of_experts(model, text),
         head=0 if head is None else head.weight.numel(),
         vocabulary=text.vocab_size,
@@ -196,7 +200,8 @@ def size_of(documents: Sequence[Document], *, packed: bool = True, share_prefix:
 
 
 def forward_flops(account: Account, size: BlockSize) -> int:
-    """Two for each multiply-and-add of matrices, attention and head; norms and gates are not worth counting."""
+    """Two for each multiply-and-add of matrices, attention and head; norms and gates are not worth counting, nor the
+    lengths of DoRA's rows, made once a block: they cost what ``rank`` tokens more would."""
     linear = 2 * (account.matrices + account.adapter) * size.tokens
     return linear + 4 * account.attention_width * size.cells + 2 * account.head * size.trained
 
@@ -222,7 +227,9 @@ def memory(account: Account, largest: Sequence[BlockSize], *, device: str = "cpu
     masters = 0 if account.adapter or account.weight_bytes == 4 else 4 * trained
     shared = 1 if account.adapter else shards
     logits = CHUNK * account.vocabulary * (account.weight_bytes + 4 + 4 + 4 + account.weight_bytes)
-    head_gradient = 0 if account.adapter else 2 * 4 * account.head
+    head_gradient = (
+        0 if account.adapter else 2 * 4 * account.head + WEIGHT_CHUNK * account.vocabulary * account.weight_bytes
+    )
     return Memory(
         libraries=LIBRARY_BYTES["cpu" if device == "cpu" else "cuda"],
         weights=account.base_bytes // shared,
@@ -250,6 +257,10 @@ def activation_bytes(account: Account, size: BlockSize, device: str = "cpu") -> 
 # ---------------------------------------------------------------------------------------------------- counting
 
 
+def _outputs(module: Any) -> int:
+    return int(module.nf if isinstance(module, Conv1D) else module.out_features)
+
+
 def _of_experts(model: Any, config: Any) -> int:
     """Of the matrices of experts, which transformers stacks, the share that a token goes through."""
     stacks = sum(weight.numel() for weight in model.parameters() if weight.ndim == 3)
@@ -258,7 +269,7 @@ def _of_experts(model: Any, config: Any) -> int:
 
 
 def _saved_bytes(
-    config: Any, paths: Paths, method: str, dtype: str, rank: int, quantize: Quantize
+    config: Any, paths: Paths, method: str, dtype: str, rank: int, variant: Variant, quantize: Quantize
 ) -> tuple[float, float]:
     """(bytes for each token, bytes for each trained token) that autograd keeps, attention's grid included.
 
@@ -269,7 +280,7 @@ def _saved_bytes(
     try:
         small, narrower = _reduced(config, 2)
         kept = [
-            _slopes(_small_model(reduced, paths, method, dtype, rank, quantize))
+            _slopes(_small_model(reduced, paths, method, dtype, rank, variant, quantize))
             for reduced in (small, _reduced(config, 4)[0])
         ]
     except Exception:  # an architecture without a small form: an estimate from its shape
@@ -303,7 +314,9 @@ def _divides(by: int, sizes: dict[str, int]) -> bool:
     return sizes["hidden_size"] // by >= 256 and all(value % by == 0 for value in sizes.values())
 
 
-def _small_model(config: Any, paths: Paths, method: str, dtype: str, rank: int, quantize: Quantize) -> Any:
+def _small_model(
+    config: Any, paths: Paths, method: str, dtype: str, rank: int, variant: Variant, quantize: Quantize
+) -> Any:
     with torch.random.fork_rng(devices=[]):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
     model.plain_head = paths.plain_head
@@ -311,7 +324,8 @@ def _small_model(config: Any, paths: Paths, method: str, dtype: str, rank: int, 
         model.set_attn_implementation(attention.NAME)
     elementwise.use_ours(model)
     if method == "lora":
-        add_lora(model, rank=rank, alpha=rank, seed=0, ours=quantize == "none")  # four bits keep what PEFT keeps
+        ours = quantize == "none"  # four bits keep what PEFT keeps
+        add_lora(model, rank=rank, alpha=rank, seed=0, variant=variant, ours=ours)
     return model.train()
 
 

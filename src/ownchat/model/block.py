@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ownchat.model.attention import Layout, can_pack, make_layout, to_device
+from ownchat.tokenizer.store import Document as Document
 
 MIN_SHARED_PREFIX = 8  # shorter ones are not worth their own attention call
-
-Document = tuple[np.ndarray, np.ndarray]  # ids, weights
 
 
 @dataclass(frozen=True)

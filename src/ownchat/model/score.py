@@ -46,7 +46,7 @@ def score_documents(
     scores: list[np.ndarray] = [np.zeros(0)] * len(arrays)
     training = model.training
     model.eval()
-    waiting = _blocks(range(len(arrays)), lengths, block_tokens)
+    waiting = blocks_of(range(len(arrays)), lengths, block_tokens)
     alone = -1  # a document that failed alone, and is tried once more with all room there is
     while waiting:
         numbers = waiting[-1]
@@ -68,7 +68,7 @@ def score_documents(
             alone = numbers[0]
             continue
         old, block_tokens = block_tokens, halved(block_tokens, [[lengths[n] for n in block] for block in waiting])
-        waiting = _blocks([number for block in waiting for number in block], lengths, block_tokens)
+        waiting = blocks_of([number for block in waiting for number in block], lengths, block_tokens)
         on_halved(old, block_tokens, why)
     model.train(training)
     return scores
@@ -96,7 +96,7 @@ def _try(model: Any, documents: list[Document]) -> tuple[list[np.ndarray] | None
         return None, first_line(error)
 
 
-def _blocks(numbers: Sequence[int], lengths: list[int], block_tokens: int) -> list[list[int]]:
+def blocks_of(numbers: Sequence[int], lengths: list[int], block_tokens: int) -> list[list[int]]:
     blocks: list[list[int]] = []
     held = 0
     for number in sorted(numbers, key=lengths.__getitem__):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, IMPORT, REPORT, TOKENIZER, TOKENS, TRAIN, Report, owner_only
@@ -16,7 +16,9 @@ from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Remote, Source, existing, locate
 from ownchat.errors import ConfigError, RunError, printable
 from ownchat.model import quantize
+from ownchat.monitor import trackers
 from ownchat.pipeline.delivery import deliver, refuse_inside, refuse_occupied
+from ownchat.train.distributed import World, join, together
 
 Say = Callable[[str], None]
 
@@ -47,7 +49,8 @@ def train(
 
     ``source``: a file or a folder, or ``s3://bucket/prefix``. ``name``: of the run; none: from the source. A run of
     this name that finished with the same data and settings is returned as it is; with others the new run is NAME-2.
-    ``say`` gets one line for each stage.
+    ``say`` gets one line for each stage. Under ``torchrun`` the first process does all this, and the others train with
+    it; they leave by ``SystemExit`` when it is over.
 
     >>> train("/nowhere/at/all", say=lambda line: None)
     Traceback (most recent call last):
@@ -55,11 +58,32 @@ def train(
     ownchat.errors.DataError: /nowhere/at/all: there is no such file or folder
     What to do: check the path
     """
+    with together() as world:
+        if not world.first:
+            _take_part(world)
+        return _train(source, name, config, origins, force, say)
+
+
+def _take_part(world: World) -> NoReturn:
+    """What processes but the first do: wait for the data, train, wait for the end."""
+    told = world.from_first(dict)
+    from ownchat.train import stage as training
+
+    inputs = {name: Path(path) for name, path in told["inputs"].items()}
+    world.must_see(inputs["tokens"] / artifacts.MANIFEST)
+    training.run(Config(**told["config"]), inputs, Path(told["output"]), force=told["force"])
+    raise SystemExit(world.follow())
+
+
+def _train(
+    source: Source | str, name: str | None, config: Config | None, origins: Origins | None, force: bool, say: Say
+) -> Outcome:
     source = existing(source)
     if config is None:
         config, origins = load_config()
     check_settings(config)
     quantize.check(config.model.quantize, config.train.method)
+    trackers.check(config.train.trackers)
     run, key = run_for(source, name, config)
     before = _report_key(run)
     with artifacts.locked(run):
@@ -139,7 +163,7 @@ def run_for(source: Source, name: str | None, config: Config) -> tuple[Path, str
     """Where this source is trained with these settings, and the key of the request: the run that was made for it, or
     the first one that holds no finished model.
     """
-    name, key = name or run_name(source), _request_key(config, source)
+    name, key = name or run_name(source), request_key(config, source)
     return _run_of(name, key) or artifacts.run_directory(artifacts.free_run_name(name)), key
 
 
@@ -152,7 +176,7 @@ def _run_of(name: str, key: str) -> Path | None:
     return None
 
 
-def _request_key(config: Config, source: Source) -> str:
+def request_key(config: Config, source: Source) -> str:
     """What the model depends on: data, settings up to training, and a base that is a directory of the user's."""
     inputs: dict[str, Source] = {"source": source}
     if Path(config.model.base).expanduser().is_dir():
@@ -180,15 +204,21 @@ def _stages(source: Source, run: Path, config: Config, origins: Origins, force: 
     from ownchat.train import stage as training
 
     inputs = {"tokens": run / TOKENS, "tokenizer": run / TOKENIZER, "base": base}
+    paths = {name: str(path.resolve()) for name, path in inputs.items()}
+    join().from_first(
+        lambda: {"config": config.model_dump(mode="json"), "inputs": paths, "output": str(run.resolve() / TRAIN),
+                 "force": force}
+    )  # fmt: skip
     done = training.run(config, inputs, run / TRAIN, force=force)
     artifacts.write_atomic(run / "config.yaml", to_yaml(*with_derived(config, origins, training.derived(config, done))))
-    facts = done.details
-    _say(
-        say, done, f"{facts['steps']} steps, {facts['tokens_per_second']:,.0f} tokens/s, "
-        f"validation loss {facts['base_loss']:.3f} -> {facts['best_loss']:.3f}",
-    )  # fmt: skip
-    if facts["stopped"]:
-        say(f"           stopped early: {facts['stopped']}; the best step, {facts['best_step']}, was kept")
+    details = done.details
+    lines = [_trained(name, facts) for name, facts in details["phases"].items()]
+    _say(say, done, lines[0])
+    for line in lines[1:]:
+        say(f"           {line}")
+    for facts in details["phases"].values():
+        if facts["stopped"]:
+            say(f"           stopped early: {facts['stopped']}; the best step, {facts['best_step']}, was kept")
     return _evaluate(run, base, config, say)
 
 
@@ -204,10 +234,12 @@ def to_tokens(source: Source, run: Path, config: Config, origins: Origins, say: 
     base = resolve_base(config.model.base)
     tokenizer.run_tokenizer(config, {"base": base}, run / TOKENIZER)
     done = tokenizer.run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
-    counts = done.counts
+    counts = {"prefer_train": 0, "prefer_train_tokens": 0, "prefer_train_trained": 0} | done.counts
+    tokens, trained = (counts[f"train_{of}"] + counts[f"prefer_train_{of}"] for of in ("tokens", "trained"))
+    preferences = f", {_counted(counts['prefer_train'], 'preference')}" if counts["prefer_train"] else ""
     _say(
-        say, done, f"{counts['train_tokens']:,} tokens to train on, "
-        f"{counts['train_trained'] / max(1, counts['train_tokens']):.0%} of them trained (the replies)",
+        say, done, f"{tokens:,} tokens to train on, {trained / max(1, tokens):.0%} of them trained (the replies)"
+        f"{preferences}",
     )  # fmt: skip
     return base
 
@@ -253,6 +285,17 @@ def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]
     done = held_out.run(config, {"test": run / CLEAN, "base": base, "train": run / TRAIN}, run / REPORT)
     _say(say, done, f"{done.counts['records']:,} held-out records, {done.counts['answers']} answers")
     return held_out.load_report(run / REPORT)
+
+
+def _trained(phase: str, facts: dict[str, Any]) -> str:
+    """What a phase did, in a line."""
+    text = f"{facts['steps']} steps, {facts['tokens_per_second']:,.0f} tokens/s, validation loss "
+    text += f"{facts['base_loss']:.3f} -> {facts['best_loss']:.3f}"
+    if phase != "prefer":
+        return text
+    if "accuracy" in facts["best"]:
+        text += f", the better reply preferred in {facts['best']['accuracy']:.0%} of pairs"
+    return f"{facts['objective'].upper()}: {text}"
 
 
 def _lost(report: Report, units: Sequence[str]) -> str:

@@ -49,7 +49,8 @@ def status(run: Path) -> str:
     if not beats:
         return "not trained"
     working = "training" if artifacts.is_locked(run) else "interrupted"
-    return f"{working}, step {read_json(beats[0])['step']}"
+    newest = max(beats, key=lambda beat: beat.stat().st_mtime)  # of the phase that runs
+    return f"{working}, step {read_json(newest)['step']}"
 
 
 def delete(name: str) -> int:

@@ -40,10 +40,10 @@ def pack(lengths: np.ndarray, *, batch_tokens: int, block_tokens: int, seed: int
     steps = np.split(order, np.searchsorted(step_of, np.arange(1, count)))
     if any(len(members) == 0 for members in steps):  # a document larger than a batch: share out by number instead
         steps = np.array_split(order, count)
-    return [_blocks(members, lengths, block_tokens) for members in steps]
+    return [cut(members, lengths, block_tokens) for members in steps]
 
 
-def _blocks(members: np.ndarray, lengths: np.ndarray, block_tokens: int) -> Step:
+def cut(members: np.ndarray, lengths: np.ndarray, block_tokens: int) -> Step:
     """As few blocks as the limit allows, equally full: a small last one would cost nearly as much as a large one."""
     by_length = members[np.argsort(lengths[members], kind="stable")]
     count = math.ceil(int(lengths[by_length].sum()) / block_tokens)

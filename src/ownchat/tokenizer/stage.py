@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ownchat import artifacts
 from ownchat.artifacts import SPLITS, Report
 from ownchat.config import Config
 from ownchat.data.ledger import Ledger
-from ownchat.data.records import Record, read_records
+from ownchat.data.records import Record, place, read_records
 from ownchat.errors import ConfigError, DataError, ModelError
 from ownchat.monitor.progress import progress
+from ownchat.tokenizer.preferences import STORE, are_all_pairs, tokenize_preference
 from ownchat.tokenizer.render import PLAIN_TEMPLATE, Rendered, prompt_ids, render, render_document
 from ownchat.tokenizer.store import TokenStore, TokenWriter
 
@@ -72,7 +74,8 @@ def context_tokens(base: Path) -> int:
 def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     """Stage 4-tokens. ``inputs``: ``clean`` (2-clean) and ``tokenizer`` (3-tokenizer).
 
-    Writes a token store for each split and the ledger. Raises :class:`~ownchat.errors.DataError` when no token is
+    Writes a token store for each split, of preferences others in ``prefer/``, and the ledger. Raises
+    :class:`~ownchat.errors.DataError` when no token is
     trained: such a run would look fine and learn nothing.
     """
     key = artifacts.stage_key(config, ("tokenizer",), inputs)
@@ -87,27 +90,50 @@ def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
             fix="choose a smaller one; longer records are split, never cut",
         )
     counts: dict[str, int] = {}
+    all_pairs = are_all_pairs(inputs["clean"])
     with Ledger(output) as ledger:
         for split in SPLITS:
-            with (
-                TokenWriter(output / split, len(tokenizer)) as writer,
-                progress(f"tokens ({split})", None, "records") as advance,
-            ):
+            with ExitStack() as open_files:
+                writer = open_files.enter_context(TokenWriter(output / split, len(tokenizer)))
+                if all_pairs is not None:
+                    preferences = TokenWriter(
+                        output / STORE / split, len(tokenizer), documents_per_item=2 if all_pairs else 1
+                    )
+                    open_files.enter_context(preferences)
+                advance = open_files.enter_context(progress(f"tokens ({split})", None, "records"))
                 for record in read_records(inputs["clean"] / split):
-                    _tokenize(tokenizer, record, limit, writer, ledger)
+                    if record["kind"] == "preference":
+                        tokenize_preference(tokenizer, record, limit, preferences, ledger)
+                    else:
+                        _tokenize(tokenizer, record, limit, writer, ledger)
                     advance()
-            counts |= _counts(output, split)
-    for split in ("train", "valid"):
-        if counts[f"{split}_trained"] == 0:
-            reasons = ", ".join(f"{rule}: {count:,}" for rule, count in ledger.rules.get("row dropped", {}).items())
-            raise DataError(
-                f"no token of the {split} split would be trained ({reasons or 'no records'})",
-                where=str(output),
-                fix="look at: ownchat import PATH --preview",
-            )
+            counts |= _counts(output, split, "") | _counts(output / STORE, split, f"{STORE}_")
+    _check_trained(counts, ledger, output)
     details = {"ledger": ledger.totals, "rules": ledger.rules, "max_tokens": limit}
     report = Report("tokens", output, counts, details, time.monotonic() - start)
     return artifacts.commit(key, config, ("tokenizer",), report)
+
+
+def _check_trained(counts: dict[str, int], ledger: Ledger, output: Path) -> None:
+    """Raise :class:`~ownchat.errors.DataError` when nothing would be trained, or nothing would say how well."""
+    conversations, preferences = counts["train_trained"], counts[f"{STORE}_train_trained"]
+    missing = "train" if not conversations and not preferences else ""
+    if conversations and not counts["valid_trained"]:
+        missing = "valid"
+    if missing:
+        reasons = ", ".join(f"{rule}: {count:,}" for rule, count in ledger.rules.get("row dropped", {}).items())
+        raise DataError(
+            f"no token of the {missing} split would be trained ({reasons or 'no records'})",
+            where=str(output),
+            fix="look at: ownchat import PATH --preview",
+        )
+    if preferences and not counts[f"{STORE}_valid_trained"]:
+        raise DataError(
+            f"no preference of the valid split is left, {counts[f'{STORE}_train']:,} are in train: nothing would say "
+            "when to stop",
+            where=str(output),
+            fix="give more preferences, or raise clean.valid_share; or take them out",
+        )
 
 
 def render_record(tokenizer: PreTrainedTokenizerBase, record: Record) -> Rendered:
@@ -118,8 +144,7 @@ def render_record(tokenizer: PreTrainedTokenizerBase, record: Record) -> Rendere
         tools = json.loads(record["tools"]) if record["tools"] else None
         return render(tokenizer, record["messages"], tools)
     except DataError as error:
-        source = record["source"]
-        raise DataError(error.what, where=f"{source['file']} line {source['line']}", fix=error.fix) from error
+        raise DataError(error.what, where=place(record), fix=error.fix) from error
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, record: Record, limit: int) -> list[tuple[Rendered, str]]:
@@ -185,7 +210,7 @@ def _tokenize(
     except DataError as error:  # the template's rules are not the user's fault: count it, show it, go on
         ledger.fate("row", record["id"], "dropped", "not renderable", parents=[record["id"]], detail=str(error))
         return
-    common = {"record": record["id"], "group": record["group"], "kind": record["kind"]}
+    common = {"record": record["id"], "source": place(record), "group": record["group"], "kind": record["kind"]}
     if len(made) > 1:
         detail = f"{len(made)} pieces of at most {limit} tokens"
         ledger.fate("row", record["id"], "split", made[0][1], parents=[record["id"]], detail=detail, makes=len(made))
@@ -203,6 +228,8 @@ def _tokenize(
             ledger.fate("token", id, "dropped", "no trained token", count=len(piece.ids), parents=[id])
 
 
-def _counts(output: Path, split: str) -> dict[str, int]:
-    store = TokenStore(output / split)
-    return {split: len(store), f"{split}_tokens": store.num_tokens, f"{split}_trained": store.trained_tokens}
+def _counts(output: Path, split: str, prefix: str) -> dict[str, int]:
+    """Items, tokens and trained tokens of a store; nothing where there is none."""
+    store = TokenStore(output / split) if (output / split).is_dir() else None
+    sizes = (0, 0, 0) if store is None else (len(store.item_lengths), store.num_tokens, store.trained_tokens)
+    return dict(zip((f"{prefix}{split}{of}" for of in ("", "_tokens", "_trained")), sizes, strict=True))

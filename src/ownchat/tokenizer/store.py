@@ -3,29 +3,51 @@
 ``ids.bin``      uint16 or uint32, all documents end to end
 ``weights.bin``  uint8, 1 where the token is trained
 ``offsets.npy``  int64 [documents + 1]
-``index.parquet``  one row a document: the record it came from, its piece, its group
+``index.parquet``  one row a document: the record it came from and that one's file and line, its piece, its group
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ownchat.artifacts import read_json, write_json
 from ownchat.errors import RunError
 
 INDEX = pa.schema(
-    [("id", pa.string()), ("record", pa.string()), ("piece", pa.int32()), ("group", pa.string()), ("kind", pa.string())]
+    [
+        ("id", pa.string()),
+        ("record", pa.string()),
+        ("source", pa.string()),  # file and line that the record was read from
+        ("piece", pa.int32()),
+        ("group", pa.string()),
+        ("kind", pa.string()),
+        ("desirable", pa.bool_()),
+    ]
 )
+
+Document = tuple[np.ndarray, np.ndarray]  # ids, weights
+
+
+@dataclass(frozen=True)
+class Item:
+    """What training takes as one: a document, or the documents of a preference (chosen, rejected)."""
+
+    number: int  # in its store
+    documents: tuple[Document, ...]
+    desirable: tuple[bool, ...] = ()  # of a preference, for each document: the reply that was wanted?
 
 
 class TokenWriter:
-    """Append documents; use as a context manager.
+    """Append documents; use as a context manager. ``documents_per_item``: how many in a row belong together.
 
     >>> import tempfile; directory = Path(tempfile.mkdtemp())
     >>> with TokenWriter(directory, vocab_size=300) as writer:
@@ -35,9 +57,9 @@ class TokenWriter:
     (1, [[5, 6, 7], [0, 1, 1]])
     """
 
-    def __init__(self, directory: Path, vocab_size: int) -> None:
+    def __init__(self, directory: Path, vocab_size: int, *, documents_per_item: int = 1) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
+        self.directory, self._per_item = directory, documents_per_item
         self.dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
         self._ids: IO[bytes] = open(directory / "ids.bin", "wb")  # noqa: SIM115 (closed in __exit__)
         self._weights: IO[bytes] = open(directory / "weights.bin", "wb")  # noqa: SIM115
@@ -60,7 +82,8 @@ class TokenWriter:
         self._weights.close()
         np.save(self.directory / "offsets.npy", np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]))
         pq.write_table(pa.Table.from_pylist(self._rows, schema=INDEX), self.directory / "index.parquet")
-        write_json(self.directory / "store.json", {"dtype": self.dtype.name, "trained_tokens": self._trained})
+        described = {"dtype": self.dtype.name, "trained_tokens": self._trained, "documents_per_item": self._per_item}
+        write_json(self.directory / "store.json", described)
 
 
 class TokenStore:
@@ -71,6 +94,7 @@ class TokenStore:
             raise RunError("there is no token store", where=str(directory), fix="run the stages before this one again")
         described = read_json(directory / "store.json")
         self.trained_tokens: int = described["trained_tokens"]
+        self.documents_per_item: int = described.get("documents_per_item", 1)
         self.offsets: np.ndarray = np.load(directory / "offsets.npy").astype(np.int64)
         self._directory = directory
         empty = self.offsets[-1] == 0  # numpy cannot map an empty file
@@ -90,6 +114,33 @@ class TokenStore:
     def lengths(self) -> np.ndarray:
         """int64 [documents]: tokens of each document."""
         return np.diff(self.offsets)
+
+    def item(self, number: int) -> Item:
+        """Item ``number``, which is document ``number`` where an item is one document."""
+        first = number * self.documents_per_item
+        documents = tuple(self[first + place] for place in range(self.documents_per_item))
+        if len(documents) == 2:
+            return Item(number, documents, (True, False))
+        verdict = self._verdicts[number]
+        return Item(number, documents, () if verdict < 0 else (bool(verdict),))
+
+    @cached_property
+    def _verdicts(self) -> np.ndarray:
+        """int8 [documents]: 1 for a desirable reply, 0 for an undesirable one, -1 where nobody judged."""
+        column = pq.read_table(self._directory / "index.parquet", columns=["desirable"])["desirable"]
+        return pc.fill_null(column.cast(pa.int8()), -1).to_numpy()
+
+    @property
+    def judgements(self) -> tuple[int, int]:
+        """Replies of preferences that are desirable, and that are not."""
+        if self.documents_per_item == 2:
+            return len(self.item_lengths), len(self.item_lengths)
+        return int((self._verdicts == 1).sum()), int((self._verdicts == 0).sum())
+
+    @property
+    def item_lengths(self) -> np.ndarray:
+        """int64 [items]: tokens of each item."""
+        return np.diff(self.offsets[:: self.documents_per_item])
 
     @property
     def num_tokens(self) -> int:

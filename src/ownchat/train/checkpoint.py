@@ -2,26 +2,34 @@
 
 ``step-000088/adapter`` (a PEFT adapter) or ``step-000088/model`` (a Hugging Face directory),
 ``state.safetensors`` (float32 masters and AdamW's moments), ``state.json`` (where the loop stood, and the SHA-256 of
-every other file, so that a damaged checkpoint is seen and the one before it is used).
+every other file and of itself, so that a damaged checkpoint is seen and the one before it is used).
+
+Of several processes each writes ``state-00001-of-00004.safetensors``: its rows of every tensor, and in the file's
+header which rows they are. Any number of processes can go on from that: each reads the rows it needs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ownchat import artifacts
 from ownchat.errors import RunError
+from ownchat.train.distributed import ALONE, World
 
 KEPT_EPOCH_ENDS = 3
+Rows = tuple[int, int]  # the first, and the one behind the last
 
 
 @dataclass
@@ -35,6 +43,7 @@ class State:
     best_loss: float = float("inf")
     best_step: int = 0
     validations_without_gain: int = 0
+    validated: bool = True  # false: a signal came before the validation that follows this step was done
     stopped: str = ""  # why training ended early, if it did
 
 
@@ -47,25 +56,30 @@ def save(
     state: State,
     tensors: dict[str, Tensor],
     save_weights: Callable[[Path], None],
+    *,
+    world: World = ALONE,
+    rows: dict[str, Rows] | None = None,
 ) -> Path:
-    """Write one checkpoint; ``save_weights(path)`` puts the adapter or the model there.
+    """Write one checkpoint; ``save_weights(path)`` puts the adapter or the model there, in all processes together.
+
+    ``tensors`` are this process's; ``rows`` says of those that are spread over processes which rows it has.
 
     Raises :class:`~ownchat.errors.RunError` when it cannot be written (a full disk); those before stay whole.
     """
     target = path_of(directory, state.step)
     aside = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
+        world.from_first(lambda: _make_anew(aside))
+        aside.mkdir(parents=True, exist_ok=True)  # a shared disk may show it late
         save_weights(aside)
-        save_file(tensors, aside / "state.safetensors")
-        hashes = {str(file.relative_to(aside)): artifacts.fingerprint(file) for file in _files(aside)}
-        artifacts.write_json(aside / "state.json", {"state": asdict(state), "sha256": hashes})
-        for file in _files(aside):
-            _flush(file)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(aside, target)
-        _flush(directory)
+        mine = aside / ("state.safetensors" if world.alone else _shard(world.rank, world.size))
+        save_file(tensors, mine, metadata={"rows": json.dumps(rows)} if rows else None)
+        hashes = {}
+        if not world.first:
+            _flush(mine)
+            hashes = {mine.name: artifacts.fingerprint(mine)}
+        given = world.to_first(hashes)
+        world.from_first(lambda: _commit(aside, target, state, given))
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"the checkpoint of step {state.step} cannot be written: {error}",
@@ -73,32 +87,121 @@ def save(
             fix="free some space; the checkpoint before is whole, and the same command goes on from it",
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if world.first:
+            shutil.rmtree(aside, ignore_errors=True)
     return target
 
 
-def latest(directory: Path) -> tuple[Path, State] | None:
-    """The newest whole checkpoint; damaged ones are passed over."""
+def _make_anew(aside: Path) -> None:
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+
+
+def _commit(aside: Path, target: Path, state: State, given: list[dict[str, str]]) -> None:
+    """``given``: hashes of the other processes' files, which are on disk."""
+    hashes = {name: digest for each in given for name, digest in each.items()}
+    own = [file for file in _files(aside) if str(file.relative_to(aside)) not in hashes]
+    hashes |= {str(file.relative_to(aside)): artifacts.fingerprint(file) for file in own}
+    content = {"state": asdict(state), "sha256": hashes}
+    artifacts.write_json(aside / "state.json", content | {"seal": _seal(content)})
+    for file in [*own, aside / "state.json"]:
+        _flush(file)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(aside, target)
+    _flush(target.parent)
+
+
+def _shard(rank: int, size: int) -> str:
+    return f"state-{rank + 1:05d}-of-{size:05d}.safetensors"
+
+
+def latest(
+    directory: Path, passed_over: Callable[[Path, str], None] = lambda path, why: None
+) -> tuple[Path, State] | None:
+    """The newest whole checkpoint; ``passed_over(path, why)`` is told of every newer one that is damaged.
+
+    Whole means that the best one so far is whole, too: the result may be made of it. Where it is not, training goes
+    on from before it, and makes it again.
+    """
     for path in sorted(directory.glob("step-*"), reverse=True):
-        if (state := read_state(path)) is not None:
-            return path, state
+        found = read_state(path)
+        if isinstance(found, State) and found.best_step not in (0, found.step):
+            best = path_of(directory, found.best_step)
+            if isinstance(problem := read_state(best), str):
+                found = f"the best one, {best.name}, is damaged ({problem})"
+        if isinstance(found, State):
+            return path, found
+        passed_over(path, found)
     return None
 
 
-def read_state(path: Path) -> State | None:
-    """The loop's state in a checkpoint, or None when a file of it is missing or damaged."""
+def latest_in(world: World, directory: Path, passed_over: Callable[[Path, str], None]) -> tuple[Path, State] | None:
+    """:func:`latest` as the first process finds it: hashing everything once is enough."""
+    if world.alone:
+        return latest(directory, passed_over)
+
+    def look() -> list[Any] | None:
+        found = latest(directory, passed_over)
+        return None if found is None else [str(found[0]), asdict(found[1])]
+
+    found = world.from_first(look)
+    if found is None:
+        return None
+    world.must_see(Path(found[0]) / "state.json")
+    return Path(found[0]), State(**found[1])
+
+
+def read_state(path: Path) -> State | str:
+    """The loop's state in a checkpoint, or what is wrong with the files there."""
     try:
         content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        if all(artifacts.fingerprint(path / name) == digest for name, digest in content["sha256"].items()):
-            return State(**content["state"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return None
+        if content.pop("seal", None) != _seal(content):
+            return "state.json is damaged"
+        for name, digest in content["sha256"].items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if artifacts.fingerprint(path / name) != digest:
+                return f"{name} is damaged"
+        return State(**content["state"])
+    except FileNotFoundError:
+        return "state.json is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"state.json cannot be read: {error}"
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The optimiser's tensors of a checkpoint."""
-    return load_file(path / "state.safetensors")
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class Saved:
+    """The optimiser's tensors of a checkpoint, of one process or of many; read when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._parts: dict[str, list[tuple[Rows | None, Any]]] = {}
+        for file in sorted(path.glob("state*.safetensors")):
+            opened = safe_open(file, framework="pt")
+            rows = json.loads((opened.metadata() or {}).get("rows", "{}"))
+            for name in opened.keys():  # noqa: SIM118 (not a dictionary)
+                part = (rows[name][0], rows[name][1]) if name in rows else None
+                self._parts.setdefault(name, []).append((part, opened))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def read(self, name: str, rows: Rows | None = None) -> Tensor:
+        """A tensor, or some rows of it, whichever processes wrote them."""
+        parts = self._parts[name]
+        if parts[0][0] is None:  # whole in every file
+            opened = parts[0][1]
+            return opened.get_tensor(name) if rows is None else opened.get_slice(name)[rows[0] : rows[1]]
+        pieces = []
+        for (start, stop), opened in parts:  # type: ignore[misc] # spread, so each has its rows
+            first, last = (start, stop) if rows is None else (max(start, rows[0]), min(stop, rows[1]))
+            if first < last:
+                pieces.append(opened.get_slice(name)[first - start : last - start])
+        if pieces:
+            return torch.cat(pieces)
+        return parts[0][1].get_slice(name)[0:0]
 
 
 def clear_old(directory: Path, *, best_step: int, last_step: int, steps_per_epoch: int) -> None:

@@ -7,6 +7,7 @@ decided when the run began holds until it ends.
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ownchat import artifacts
 from ownchat.config import Config
 from ownchat.model.compiled import can_compile, is_compiled
 from ownchat.model.load import best_device
+from ownchat.train import distributed
 
 NAME = "decisions.json"
 ALL_CORES = torch.get_num_threads()  # before a run that was told to use fewer has set it
@@ -40,6 +42,7 @@ class Decisions:
     block_tokens: int = 0  # most tokens in one forward pass; 0: not yet chosen
     activations: Literal["keep", "recompute", "offload"] = "keep"  # of the forward pass, when the run began
     compile: bool | None = None  # norms and gates; none: not yet chosen
+    base: Literal["whole", "sharded"] = "whole"  # of an adapter, among several processes
     rescues: tuple[dict[str, Any], ...] = ()  # less than that from a step on: see ownchat.train.rescue
     total_steps: int = 0  # as planned; fewer when train.minutes asks for it
 
@@ -47,11 +50,20 @@ class Decisions:
         artifacts.write_json(directory / NAME, asdict(self))
 
 
-def decide(config: Config, directory: Path) -> Decisions:
-    """The decisions of this run: read if they were made before, else measured and saved."""
+def decide(config: Config, directory: Path, *, like: Path | None = None) -> Decisions:
+    """The decisions of this phase: read if they were made before, else measured and saved.
+
+    ``like``: the directory of a phase before, whose measurements of this machine hold for this one too.
+    """
     if (directory / NAME).is_file():
         return Decisions(**artifacts.read_json(directory / NAME))
-    threads = config.train.threads or ALL_CORES
+    if like is not None:
+        kept = ("device", "dtype", "threads", "float32_tflops", "bfloat16_tflops", "activations")
+        before = artifacts.read_json(like / NAME)
+        decisions = Decisions(**{name: before[name] for name in kept})
+        decisions.save(directory)
+        return decisions
+    threads = config.train.threads or cores()
     torch.set_num_threads(threads)
     device = best_device()
     slow, fast = (matmul_tflops(dtype, device) for dtype in (torch.float32, torch.bfloat16))
@@ -63,6 +75,14 @@ def decide(config: Config, directory: Path) -> Decisions:
     decisions = Decisions(device, dtype, threads, round(slow, 3), round(fast, 3), activations=activations)
     decisions.save(directory)
     return decisions
+
+
+def cores() -> int:
+    """For this process: torchrun says one thread where it starts several, so what the machine has is shared."""
+    here = distributed.join().local_size
+    if here == 1:
+        return ALL_CORES
+    return max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // here)
 
 
 def keep(directory: Path, **changes: Any) -> Decisions:

@@ -6,34 +6,41 @@ interrupted run goes on exactly where it was. Order of effects: train, log, vali
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
+from ownchat.artifacts import write_atomic
 from ownchat.errors import Interrupted, RunError
-from ownchat.model.block import Block, Document, blocks_for
+from ownchat.model.block import Block, blocks_for
 from ownchat.model.lora import forget_outputs
 from ownchat.model.out_of_memory import Guard, first_line, is_out_of_memory
-from ownchat.model.score import score_documents
 from ownchat.monitor.events import Events, Heartbeat, JsonLines, read_lines
-from ownchat.monitor.progress import progress
+from ownchat.monitor.progress import progress, say
+from ownchat.monitor.trackers import Trackers
 from ownchat.tokenizer.packing import Step, num_steps, pack
-from ownchat.tokenizer.store import TokenStore
+from ownchat.tokenizer.store import Item, TokenStore
 from ownchat.train import checkpoint
-from ownchat.train.checkpoint import State
+from ownchat.train.checkpoint import Saved, State
+from ownchat.train.distributed import ALONE, World, nobody
 from ownchat.train.memory import Heap
-from ownchat.train.objectives import Objective
+from ownchat.train.objectives import Objective, documents_of
 from ownchat.train.optim import Optimizer, learning_rate
-from ownchat.train.rescue import OutOfMemory, Rescue
+from ownchat.train.rescue import OutOfMemory, Rescue, next_time
 from ownchat.train.signals import StopRequest
 
 MEASURED_STEPS = 4  # after these the speed is known well enough to plan for train.minutes
+NAMED = 5  # records of a batch that an error names; all of them are in events.jsonl
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,8 @@ class Plan:
 
 
 class Batches:
-    """The global batch of every step: a list of blocks of document numbers. How large a block may be does not change
-    which documents are in a step."""
+    """The global batch of every step: a list of blocks of item numbers. How large a block may be does not change
+    which items are in a step."""
 
     def __init__(self, lengths: np.ndarray, plan: Plan) -> None:
         self._lengths, self._plan, self._packed = lengths, plan, (-1, -1)
@@ -83,7 +90,7 @@ def run_loop(
     objective: Objective,
     optimizer: Optimizer,
     train: TokenStore,
-    valid: Sequence[Document],
+    valid: Sequence[Item],
     plan: Plan,
     directory: Path,
     *,
@@ -92,86 +99,136 @@ def run_loop(
     rescue: Rescue,
     decided_total: int = 0,
     replan: Callable[[int], object] = lambda total: None,
+    world: World = ALONE,
+    trackers: Trackers | None = None,
 ) -> State:
     """Train until the plan is done, the time is up, or the validation loss has stopped falling.
 
     Writes ``events.jsonl``, ``metrics.jsonl``, ``heartbeat`` and ``checkpoints/`` into ``directory`` and goes on
     from the newest whole checkpoint there. ``replan(total_steps)`` is told when ``plan.minutes`` asks for fewer
     steps, and ``decided_total`` is what it was told before an interruption (0: nothing). ``rescue`` says how large
-    blocks may be, and makes them smaller when memory runs out. Returns the final state; the best weights are in
-    ``checkpoints/step-<best_step>``.
+    blocks may be, and makes them smaller when memory runs out. ``trackers`` get what is written. Returns the final
+    state; the best weights are in ``checkpoints/step-<best_step>``. In company every process calls this; the first one
+    writes, and each its share of a checkpoint.
 
     Raises :class:`~ownchat.errors.Interrupted` after saving when a signal came, and
     :class:`~ownchat.errors.RunError` when the loss is no longer a number, or one document is more than memory holds.
     """
-    events, metrics = Events(directory / "events.jsonl"), JsonLines(directory / "metrics.jsonl")
-    heartbeat, saved = Heartbeat(directory / "heartbeat"), directory / "checkpoints"
-    state, batches = State(), Batches(train.lengths, plan)
-    if (found := checkpoint.latest(saved)) is not None:
+    told = {name: directory / name if world.first else Path(os.devnull) for name in ("events.jsonl", "metrics.jsonl")}
+    watched = Trackers((), directory) if trackers is None else trackers
+    events = Events(told["events.jsonl"], also=watched.event)
+    metrics = JsonLines(told["metrics.jsonl"], also=watched.row)
+    saved, beat = directory / "checkpoints", Heartbeat(directory / "heartbeat").beat if world.first else nobody
+    state, batches = State(), Batches(train.item_lengths, plan)
+
+    def passed_over(path: Path, why: str) -> None:
+        step = int(path.name.removeprefix("step-"))
+        say(f"the checkpoint of step {step} is not used: {why}; training goes on from before it")
+        events.emit("checkpoint_damaged", step=step, why=why)
+
+    if (found := checkpoint.latest_in(world, saved, passed_over)) is not None:
         path, state = found
-        optimizer.load(checkpoint.load_tensors(path))
-    forget_after(directory / "metrics.jsonl", state.step if found else -1)
+        optimizer.load(Saved(path))
+    if world.first:
+        forget_after(directory / "metrics.jsonl", state.step if found else -1)
     events.emit("resumed" if found else "started", step=state.step, total_steps=plan.total_steps)
     clock, heap = time.monotonic() - state.seconds, Heap()
 
     if decided_total and state.step >= MEASURED_STEPS:
         plan = plan.with_total(decided_total)
+    scored = objective.documents(valid)
 
     def validate() -> float:
+        def look(_: int) -> None:
+            if stop.requested and world.alone:  # in company all would have to leave at the same block
+                raise _Signalled
+
         def halved(old: int, new: int, why: str) -> None:
             rescue.validation_failed(state.step, old, new, why, events)
+            if not world.alone:
+                raise next_time(directory)
 
         block_tokens, scores = 0, []
         while block_tokens != rescue.block_tokens(state.step, "validate"):
             # scores that were made in larger blocks before a rescue are made again, so that a resume finds the same
             block_tokens = rescue.block_tokens(state.step, "validate")
-            scores = score_documents(
-                model, valid, block_tokens=block_tokens, guard=rescue.guard, on_halved=halved
+            scores = world.score(
+                model, scored, block_tokens=block_tokens, guard=rescue.guard, on_halved=halved, progress=look
             )  # fmt: skip
-        loss = -float(np.concatenate(scores).mean())
+        found = {f"validation_{name}": value for name, value in objective.validation(valid, scores).items()}
         state.seconds = time.monotonic() - clock
-        metrics.write(step=state.step, validation_loss=loss, seconds=round(state.seconds, 2))
-        events.emit("validated", step=state.step, validation_loss=loss)
-        return loss
+        metrics.write(step=state.step, **found, seconds=round(state.seconds, 2))
+        events.emit("validated", step=state.step, **found)
+        return found["validation_loss"]
 
-    def fitting_step(rate: float) -> tuple[float, float, int, float]:
-        """Loss, norm, tokens and seconds of the next step, in blocks that fit into memory."""
+    def fitting_step(rate: float) -> tuple[Stepped, float]:
+        """The next step, in blocks that fit into memory, and its seconds."""
         while True:
             began, number = time.monotonic(), state.step + 1
             rescue.activations(number)
-            blocks = batches.at(state.step, rescue.block_tokens(number))
-            documents = [[train[number] for number in block] for block in blocks]
+            limit = rescue.block_tokens(number)
+            blocks = batches.at(state.step, limit)
+            items = [[train.item(number) for number in block] for block in blocks]
+            mine = world.passes(items, limit)
             seed = plan.seed * 1_000_003 + state.step  # dropout, where a model has it, is the same after a resume
             try:
                 done = train_step(
-                    model, objective, optimizer, documents, rate, plan.clip, seed=seed, guard=rescue.guard
+                    model, objective, optimizer, items, rate, plan.clip, seed=seed, guard=rescue.guard,
+                    world=world, mine=mine,
                 )  # fmt: skip
-                return *done, time.monotonic() - began
+                return done, time.monotonic() - began
             except OutOfMemory as error:
                 failed = error.with_traceback(None)  # which would hold what the step allocated
             optimizer.drop_gradients()
-            heartbeat.beat(state.step)
-            rescue.step_failed(number, [[len(ids) for ids, _ in block] for block in documents], failed, events)
+            beat(state.step)
+            heard = events if world.first else Events(directory / "events.jsonl")
+            rescue.step_failed(number, [[num_tokens(item) for item in block] for block in mine], failed, heard)
+            if not world.alone:  # the others are in the middle of the step
+                raise next_time(directory)
 
     def save() -> None:
         state.seconds = time.monotonic() - clock
-        checkpoint.save(saved, state, optimizer.state(), save_weights)
-        checkpoint.clear_old(
-            saved, best_step=state.best_step, last_step=state.step, steps_per_epoch=plan.steps_per_epoch
-        )
+        checkpoint.save(saved, state, optimizer.state(), save_weights, world=world, rows=optimizer.rows)
+        if world.first:
+            checkpoint.clear_old(
+                saved, best_step=state.best_step, last_step=state.step, steps_per_epoch=plan.steps_per_epoch
+            )
         events.emit("saved", step=state.step)
 
-    with progress("train", plan.total_steps, "steps") as advance:
+    def judge() -> None:
+        """Validate, see whether it is the best so far, and save. A signal is not kept waiting: what is left to
+        validate is done after the resume."""
+        state.validated = False
+        with suppress(_Signalled):
+            _judge(state, validate(), plan)
+            state.validated = True
+        save()
+
+    def leave_if_asked(*, saved: bool = True) -> None:
+        over = state.stopped or (state.step >= plan.total_steps and state.validated)
+        if world.any(stop.requested) and not over:
+            if not saved:
+                save()
+            events.emit("stopped", step=state.step, signal=stop.name)
+            what = f"saved at step {state.step} of {plan.total_steps}" if state.step else "before the first step"
+            raise Interrupted(f"{stop.name or 'a signal to another process'}: {what}; the same command goes on")
+
+    with progress("train", plan.total_steps, "steps") if world.first else nullcontext(nobody) as advance:
         advance(state.step)
         if state.step == 0:
-            heartbeat.beat(0, force=True)
-            validate()  # the base: what every later figure is compared with
+            beat(0, force=True)
+            with suppress(_Signalled):
+                validate()  # the base: what every later figure is compared with
+            leave_if_asked()
+        if not state.validated:
+            judge()
+            leave_if_asked()
         while state.step < plan.total_steps and not state.stopped:
             rate = learning_rate(
                 state.step, peak=plan.learning_rate, total=plan.total_steps, warmup=plan.warmup_steps,
                 schedule=plan.schedule,
             )  # fmt: skip
-            loss, norm, tokens, seconds = fitting_step(rate)
+            (loss, norm, tokens, figures), seconds = fitting_step(rate)
             heap.after_step()
             if not math.isfinite(loss) or not math.isfinite(norm):
                 blocks = batches.at(state.step, rescue.block_tokens(state.step + 1))
@@ -180,68 +237,87 @@ def run_loop(
             state.step, state.tokens = state.step + 1, state.tokens + tokens
             state.step_seconds += seconds
             metrics.write(
-                step=state.step, loss=loss, learning_rate=rate, gradient_norm=norm, tokens=tokens,
+                step=state.step, loss=loss, **figures, learning_rate=rate, gradient_norm=norm, tokens=tokens,
                 tokens_per_second=round(tokens / seconds, 1), seconds=round(time.monotonic() - clock, 2),
             )  # fmt: skip
-            heartbeat.beat(state.step)
+            beat(state.step)
             advance(1, f"loss {loss:.3f}, {state.tokens / state.step_seconds:.0f} tokens/s")
             if plan.minutes is not None and state.step == MEASURED_STEPS:
                 elapsed = time.monotonic() - clock
-                plan = plan.with_total(decided_total or _steps_that_fit(plan, state, elapsed))
-                replan(plan.total_steps)
-            last = state.step >= plan.total_steps
-            if last or state.step % plan.validate_every == 0:
-                _judge(state, validate(), plan)
-                save()
-            if stop.requested and not last and not state.stopped:
-                save()
-                events.emit("stopped", step=state.step, signal=stop.name)
-                raise Interrupted(
-                    f"{stop.name}: saved at step {state.step} of {plan.total_steps}; the same command goes on"
+                plan = plan.with_total(
+                    decided_total or world.from_first(partial(_steps_that_fit, plan, state, elapsed))
                 )
+                replan(plan.total_steps)
+            due = state.step >= plan.total_steps or state.step % plan.validate_every == 0
+            if due:
+                judge()
+            leave_if_asked(saved=due)
     events.emit("finished", step=state.step, best_step=state.best_step, best_loss=state.best_loss, why=state.stopped)
-    heartbeat.beat(state.step, force=True)
+    beat(state.step, force=True)
     return state
+
+
+class _Signalled(Exception):
+    """A validation was left because a signal came."""
+
+
+class Stepped(NamedTuple):
+    """What one optimiser step did."""
+
+    loss: float
+    norm: float  # of the gradient, before clipping
+    tokens: int  # real ones
+    figures: dict[str, float]  # terms without a coefficient, to be looked at: means over the global batch
 
 
 def train_step(
     model: Any,
     objective: Objective,
     optimizer: Optimizer,
-    blocks: Sequence[Sequence[Document]],
+    blocks: Sequence[Sequence[Item]],
     rate: float,
     clip: float,
     *,
     seed: int = 0,
     guard: Guard | None = None,
-) -> tuple[float, float, int]:
-    """One optimiser step over a global batch; returns (loss, gradient norm before clipping, real tokens).
+    world: World = ALONE,
+    mine: Sequence[Sequence[Item]] | None = None,
+) -> Stepped:
+    """One optimiser step over a global batch.
 
-    loss = sum of coefficient * term / global count: cutting the batch into other blocks changes nothing.
+    loss = sum of coefficient * term / global count: cutting the batch into other blocks changes nothing. In company
+    ``mine`` are this process's blocks: of the same number in each, so some can be empty.
 
     Raises :class:`~ownchat.train.rescue.OutOfMemory` when memory runs out, or when ``guard`` says that it soon will;
     the weights are as they were then, and the gradient is to be dropped.
     """
-    batch = [document for block in blocks for document in block]
-    counts = objective.counts(batch)
-    total, tokens, failed = torch.zeros((), dtype=torch.float64, device=model.device), 0, ""
-    working: Sequence[Document] = max(blocks, key=len)  # what memory is needed for
+    batch = [item for block in blocks for item in block]
+    counts, blocks = objective.counts(batch), blocks if mine is None else mine
+    totals, tokens, failed = torch.zeros(len(counts), dtype=torch.float64, device=model.device), 0, ""
+    working: Sequence[Item] = max(blocks, key=len)  # what memory is needed for
     model.train()
     try:
-        context, made = objective.prepare(model, batch), blocks_for(model, blocks)
-        for number, documents in enumerate(blocks):
-            working = documents
-            if len(documents) > 1 and guard is not None and guard.short():
+        context = objective.prepare(model, batch)
+        made = blocks_for(model, [documents_of(items) for items in blocks if items])
+        for number, items in enumerate(blocks):
+            working = items or working
+            world.before_pass(model, is_last=number == len(blocks) - 1)
+            if len(items) > 1 and guard is not None and guard.short():
                 failed = "little is left"
                 break
-            torch.manual_seed(seed * 1_009 + number)
-            block = next(made)
-            if len(block.targets):  # else context only: nothing to learn from, and nothing lost
-                total += _add_gradient(model, objective, block, counts, context)
-            tokens += block.num_tokens
+            torch.manual_seed(seed * 1_009 + number * world.size + world.rank)
+            block = next(made) if items else None
+            if block is not None and len(block.targets):
+                totals += _add_gradient(model, objective, block, items, counts, context)
+            else:
+                world.empty_pass(model)
+            tokens += 0 if block is None else block.num_tokens  # also of context only: nothing to learn from there
         else:
             working = max(blocks, key=len)
-            loss, norm = float(total), optimizer.clip(clip)  # the first numbers that are read: a GPU is waited for here
+            norm = optimizer.clip(clip)  # the first number that is read: a GPU is waited for here
+            *sums, seen = world.sum(torch.cat([totals, totals.new_tensor([tokens])])).tolist()
+            means, tokens = dict(zip(counts, sums, strict=True)), int(seen)
+            loss = sum(factor * means[name] for name, factor in objective.coefficients.items())
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -249,18 +325,26 @@ def train_step(
     if failed:
         forget_outputs(model)
         # raised out here: what is raised inside holds the error before it, and that one the block's tensors
-        raise OutOfMemory(failed, documents=len(working), tokens=sum(len(ids) for ids, _ in working))
+        raise OutOfMemory(failed, items=len(working), tokens=sum(map(num_tokens, working)))
     if math.isfinite(loss) and math.isfinite(norm):
         optimizer.step(rate)
-    return loss, norm, tokens
+    figures = {name: mean for name, mean in means.items() if name not in objective.coefficients}
+    return Stepped(loss, norm, tokens, figures)
 
 
-def _add_gradient(model: Any, objective: Objective, block: Block, counts: dict[str, int], context: Any) -> torch.Tensor:
-    """Forward and backward of one block; returns its share of the loss."""
-    terms = objective.terms(model, block, context)
-    loss = torch.stack([objective.coefficients[name] * term / counts[name] for name, term in terms.items()]).sum()
-    loss.backward()
-    return loss.detach()
+def num_tokens(item: Item) -> int:
+    """Tokens of all its documents."""
+    return sum(len(ids) for ids, _ in item.documents)
+
+
+def _add_gradient(
+    model: Any, objective: Objective, block: Block, items: Sequence[Item], counts: dict[str, int], context: Any
+) -> torch.Tensor:
+    """Forward and backward of one block; returns its share of the mean of every term, in the order of ``counts``."""
+    terms = objective.terms(model, block, items, context)
+    means = {name: terms[name] / max(1, count) for name, count in counts.items()}
+    torch.stack([factor * means[name] for name, factor in objective.coefficients.items()]).sum().backward()
+    return torch.stack([mean.detach().double() for mean in means.values()])
 
 
 def steps_in(lengths: np.ndarray, batch_tokens: int, epochs: float) -> tuple[int, int]:
@@ -272,11 +356,10 @@ def steps_in(lengths: np.ndarray, batch_tokens: int, epochs: float) -> tuple[int
 def forget_after(path: Path, step: int) -> None:
     """Take away lines of steps that the checkpoint does not know: they will be written again."""
     if path.is_file():
-        kept = [row for row in read_lines(path) if row["step"] <= step]
-        path.unlink()
-        writer = JsonLines(path)
-        for row in kept:
-            writer.write(**row)
+        rows = read_lines(path)
+        kept = [row for row in rows if row["step"] <= step]
+        if len(kept) < len(rows):  # at once, so that a process killed here loses none
+            write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
 _LOWER_RATE = "lower train.learning_rate, or look at the records named above; the last good checkpoint is kept"
@@ -302,6 +385,8 @@ def _steps_that_fit(plan: Plan, state: State, elapsed: float) -> int:
 
 def _not_a_number(state: State, numbers: list[int], train: TokenStore, events: Events) -> str:
     index = train.index()
-    records = [index[number]["record"] for number in numbers]
-    events.emit("not_finite", step=state.step + 1, records=records)
-    return f"the loss of step {state.step + 1} is not a number; its batch holds records {', '.join(records[:5])} ..."
+    rows = [index[number * train.documents_per_item] for number in numbers]
+    sources = list(dict.fromkeys(row.get("source") or f"record {row['record']}" for row in rows))
+    events.emit("not_finite", step=state.step + 1, records=[row["record"] for row in rows], sources=sources)
+    named = ", ".join(sources[:NAMED]) + (f" and {len(sources) - NAMED:,} more" if len(sources) > NAMED else "")
+    return f"the loss of step {state.step + 1} is not a number; its batch holds {named}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from ownchat.config import Config
 from ownchat.model import account as accounts
@@ -13,6 +14,7 @@ from ownchat.model.attention import STORED_MAX_LENGTH
 from ownchat.train.decisions import Decisions
 
 MAX_BLOCK_TOKENS = {"cpu": 3072, "cuda": 16384}  # larger blocks gain nothing there
+WHOLE_BASE = 0.25  # of a process's memory, up to which the base of an adapter is whole in every process
 USABLE = {"cpu": 0.85, "cuda": 0.9}  # of the memory that is there: the rest is for everything else
 # Held in a step for each byte that is kept for the backward pass: gradients on their way, and gaps.
 ALLOCATOR = {"cpu": 1.7, "cuda": 1.15}
@@ -20,19 +22,34 @@ ALLOCATOR = {"cpu": 1.7, "cuda": 1.15}
 HEAP_GROWTH, FIRST_STEPS = 1.25, 3  # of what is held for activations
 
 
-def block_tokens(config: Config, base: Path, choice: Decisions, longest: int, available: int) -> int:
-    """Most tokens in one forward pass: as set, or what fits the memory (see :func:`fitting_block_tokens`)."""
+def fitting(
+    config: Config, base: Path, choice: Decisions, longest: int, available: int, processes: int = 1
+) -> dict[str, Any]:
+    """What is decided by the memory, ``available`` bytes of it for each process.
+
+    ``block_tokens``: most tokens in one forward pass, as set or by :func:`fitting_block_tokens`. ``base``: an adapter's
+    base is ``whole`` in every process where that is little, for then a step moves only the adapter between processes;
+    else it is ``sharded``, as trained weights always are.
+    """
+    account = account_of(config, base, choice)
+    little = account.quantized or account.base_bytes <= WHOLE_BASE * available
+    held: Literal["whole", "sharded"] = "whole" if account.adapter and little else "sharded"
     if config.train.block_tokens is not None:
-        return config.train.block_tokens
-    return fitting_block_tokens(account_of(config, base, choice), choice.device, longest, available)
+        return {"base": held, "block_tokens": config.train.block_tokens}
+    spread = 0 if held == "whole" or not account.adapter else account.base_bytes * (processes - 1) // processes
+    room = available + spread
+    return {
+        "base": held,
+        "block_tokens": fitting_block_tokens(account, choice.device, longest, room, processes=processes),
+    }
 
 
-def fitting_block_tokens(account: Account, device: str, longest: int, available: int) -> int:
+def fitting_block_tokens(account: Account, device: str, longest: int, available: int, *, processes: int = 1) -> int:
     """The largest block for ``available`` bytes, at most :data:`MAX_BLOCK_TOKENS`, at least the longest document.
 
     A longer document is a block of its own in any case, so a smaller figure would only make more blocks.
     """
-    fixed = accounts.memory(account, [], device=device).fixed
+    fixed = accounts.memory(account, [], device=device, shards=processes).fixed
     # a thousand tokens in documents of the longest kind that keeps its softmax, and all trained
     sample = BlockSize(1024, 1024 * STORED_MAX_LENGTH, 1024, 1024 * STORED_MAX_LENGTH, 1024)
     each = accounts.activation_bytes(account, sample, device) / 1024
@@ -47,6 +64,7 @@ def account_of(config: Config, base: Path, choice: Decisions) -> Account:
         method=config.train.method,
         dtype=choice.dtype,
         rank=config.model.lora_rank,
+        variant=config.model.lora_variant,
         activations=choice.activations,
         quantize=config.model.quantize,
     )

@@ -3,7 +3,7 @@
     loss = sum over terms of coefficient * sum over the global batch / global count
 
 The counts are known before the first backward pass, from the data alone, so the result does not depend on how the
-batch is cut into blocks or shared among processes.
+batch is cut into blocks or shared among processes. Preferences: :mod:`ownchat.train.preferences`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ownchat.model.block import Block, Document
 from ownchat.model.loss import negative_log_likelihood
+from ownchat.tokenizer.store import Item
 
 Terms = dict[str, Tensor]
 
@@ -25,19 +26,30 @@ class Objective(Protocol):
 
     @property
     def coefficients(self) -> dict[str, float]:
-        """By term: its weight in the loss."""
+        """By term: its weight in the loss. A term without one is a figure that is only looked at."""
         ...
 
-    def counts(self, batch: Sequence[Document]) -> dict[str, int]:
+    def counts(self, batch: Sequence[Item]) -> dict[str, int]:
         """By term: over how many units of the global batch its sum runs."""
         ...
 
-    def prepare(self, model: Any, batch: Sequence[Document]) -> Any:
-        """What the terms need of the whole batch and without gradient (a reference's scores); None for most."""
+    def prepare(self, model: Any, batch: Sequence[Item]) -> Any:
+        """What the terms need of the whole batch and without gradient; None for most."""
         ...
 
-    def terms(self, model: Any, block: Block, context: Any) -> Terms:
-        """By term: its sum over this block, with gradient."""
+    def terms(self, model: Any, block: Block, items: Sequence[Item], context: Any) -> Terms:
+        """By term: its sum over this block of items, with gradient. ``context``: of :meth:`prepare`."""
+        ...
+
+    def documents(self, valid: Sequence[Item]) -> list[Document]:
+        """What a validation over these items scores."""
+        ...
+
+    def validation(self, valid: Sequence[Item], scores: Sequence[np.ndarray]) -> dict[str, float]:
+        """The figures of a validation; "loss" is the one that is to fall.
+
+        ``scores``: log-probabilities of the trained tokens of each of :meth:`documents`, in nats.
+        """
         ...
 
 
@@ -46,11 +58,22 @@ class Likelihood:
 
     coefficients: ClassVar[dict[str, float]] = {"nll": 1.0}
 
-    def counts(self, batch: Sequence[Document]) -> dict[str, int]:
-        return {"nll": sum(int(np.count_nonzero(weights[1:])) for _, weights in batch)}
+    def counts(self, batch: Sequence[Item]) -> dict[str, int]:
+        return {"nll": sum(int(np.count_nonzero(weights[1:])) for _, weights in documents_of(batch))}
 
-    def prepare(self, model: Any, batch: Sequence[Document]) -> None:
+    def prepare(self, model: Any, batch: Sequence[Item]) -> None:
         return None
 
-    def terms(self, model: Any, block: Block, context: Any) -> Terms:
+    def terms(self, model: Any, block: Block, items: Sequence[Item], context: Any) -> Terms:
         return {"nll": negative_log_likelihood(model, block)}
+
+    def documents(self, valid: Sequence[Item]) -> list[Document]:
+        return documents_of(valid)
+
+    def validation(self, valid: Sequence[Item], scores: Sequence[np.ndarray]) -> dict[str, float]:
+        return {"loss": -float(np.concatenate(scores).mean())}
+
+
+def documents_of(items: Sequence[Item]) -> list[Document]:
+    """The documents of items, one item after the other."""
+    return [document for item in items for document in item.documents]

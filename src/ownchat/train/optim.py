@@ -8,22 +8,34 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ownchat.train.checkpoint import Rows, Saved
+from ownchat.train.distributed import ALONE, World
+
 
 class Optimizer:
     """AdamW (Loshchilov and Hutter 2019) over float32 masters of everything that requires a gradient.
 
     Weights that are float32 already are their own masters. Others (a bfloat16 model in full fine-tuning) get one,
-    and their gradients are summed in float32 over the blocks of a batch, as they come.
+    and their gradients are summed in float32 over the blocks of a batch, as they come. Of weights that are spread over
+    processes (float32 then) only this process's rows are kept and moved: the results are the same.
     """
 
-    def __init__(self, model: nn.Module, *, weight_decay: float) -> None:
+    def __init__(self, model: nn.Module, *, weight_decay: float, world: World = ALONE) -> None:
+        self._world = world
         self.names: list[str] = []
+        self.rows: dict[str, Rows] = {}  # of every tensor of the state that is spread over processes
+        self._shards: list[tuple[Any, nn.Parameter]] = []  # (a weight that is spread, this process's rows)
+        self.num_trained = 0  # weights, of all processes
         self._copies: list[tuple[nn.Parameter, nn.Parameter]] = []  # (the model's weight, its master)
         self._masters: list[nn.Parameter] = []
         for name, weight in model.named_parameters():
             if weight.requires_grad:
                 self.names.append(name)
-                self._masters.append(weight if weight.dtype == torch.float32 else self._make_master(weight))
+                self.num_trained += weight.numel()
+                if hasattr(weight, "to_local"):
+                    self._masters.append(self._own_rows(name, weight))
+                else:
+                    self._masters.append(weight if weight.dtype == torch.float32 else self._make_master(weight))
         decayed = [master for master in self._masters if master.ndim >= 2]
         others = [master for master in self._masters if master.ndim < 2]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -49,14 +61,26 @@ class Optimizer:
         self._copies.append((weight, master))
         return master
 
-    @property
-    def num_trained(self) -> int:
-        """Trained weights."""
-        return sum(master.numel() for master in self._masters)
+    def _own_rows(self, name: str, weight: Any) -> nn.Parameter:
+        """This process's rows of a weight that FSDP2 spreads by rows, in the same memory."""
+        each = -(-weight.shape[0] // self._world.size)
+        first = min(weight.shape[0], self._world.rank * each)
+        local = weight.detach().to_local()
+        for kind in ("master", "exp_avg", "exp_avg_sq"):
+            self.rows[f"{kind}.{name}"] = (first, first + len(local))
+        self._shards.append((weight, nn.Parameter(local)))
+        return self._shards[-1][1]
 
     def clip(self, max_norm: float) -> float:
-        """Scale the gradient to at most ``max_norm``; returns its norm before."""
-        return float(nn.utils.clip_grad_norm_(self._masters, max_norm))
+        """Scale the gradient to at most ``max_norm``; returns its norm before, over all processes."""
+        for weight, rows in self._shards:
+            rows.grad = None if weight.grad is None else weight.grad.to_local()
+        if self._world.alone:
+            return float(nn.utils.clip_grad_norm_(self._masters, max_norm))
+        gradients = [master.grad for master in self._masters if master.grad is not None]
+        norm = self._world.sum(nn.utils.get_total_norm(gradients).double().square()).sqrt()
+        nn.utils.clip_grads_with_norm_(self._masters, max_norm, norm.float())
+        return float(norm)
 
     def step(self, learning_rate: float) -> None:
         """Move the masters, copy them to the model, forget the gradient."""
@@ -69,7 +93,7 @@ class Optimizer:
     def drop_gradients(self) -> None:
         """Forget the gradient, also that of a step that was not finished."""
         self._adam.zero_grad(set_to_none=True)
-        for weight, _ in self._copies:
+        for weight, _ in (*self._copies, *self._shards):
             weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
@@ -81,12 +105,21 @@ class Optimizer:
                 tensors[f"{key}.{name}"] = value
         return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load_masters(self, saved: Saved) -> None:
+        """Begin with the weights that another phase ended with; moments and steps stay at nothing."""
+        with torch.no_grad():
+            for name, master in zip(self.names, self._masters, strict=True):
+                master.copy_(saved.read(f"master.{name}", self.rows.get(f"master.{name}")))
+        self._publish()
+
+    def load(self, saved: Saved) -> None:
         """The reverse of :meth:`state`."""
         with torch.no_grad():
             for name, master in zip(self.names, self._masters, strict=True):
-                master.copy_(tensors[f"master.{name}"])
-                moments = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+                rows = self.rows.get(f"master.{name}")
+                master.copy_(saved.read(f"master.{name}", rows))
+                moments = {key: saved.read(f"{key}.{name}", rows) for key in ("exp_avg", "exp_avg_sq")}
+                moments["step"] = saved.read(f"step.{name}")
                 self._adam.state[master] = {key: value.clone().to(master.device) for key, value in moments.items()}
         self._publish()
 

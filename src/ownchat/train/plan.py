@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from ownchat import artifacts
 from ownchat.config import Config
 from ownchat.errors import RunError
 from ownchat.model import account as accounts
 from ownchat.model.block import shares_prefix_on
 from ownchat.tokenizer.store import TokenStore
-from ownchat.train import decisions, memory, micro_batch, speed, stage
+from ownchat.train import decisions, memory, micro_batch, speed
 from ownchat.train import probe as probing
 from ownchat.train.devices import device_named
+from ownchat.train.phases import Phase, make_plan, phases_of
 from ownchat.train.validation import validation_budget, validation_documents
 from ownchat.train.workload import Workload, workload
 
@@ -70,7 +70,8 @@ class Forecast:
 def forecast(config: Config, inputs: dict[str, Path], machine: Machine, *, scratch: Path | None) -> Forecast:
     """The plan for stages that are there; ``scratch``: where the probe may write; none: no probe."""
     before = memory.held_bytes()
-    train, valid, test = (TokenStore(inputs["tokens"] / split) for split in artifacts.SPLITS)
+    phase, *later = phases_of(config, inputs["tokens"])
+    train, valid, test = phase.train, phase.valid, TokenStore(inputs["tokens"] / "test")
     device = None if machine.device is None else device_named(machine.device)
     if device is None:
         with tempfile.TemporaryDirectory() as directory:
@@ -81,13 +82,15 @@ def forecast(config: Config, inputs: dict[str, Path], machine: Machine, *, scrat
         choice = speed.decisions_on(device, config)
         available = int(device.gigabytes * 1e9)
     account = micro_batch.account_of(config, inputs["base"], choice)
-    longest = int(train.lengths.max())
-    largest = config.train.block_tokens or micro_batch.fitting_block_tokens(account, choice.device, longest, available)
-    steps = stage.make_plan(config, train.lengths, largest)
+    longest = int(train.item_lengths.max())
+    shards = 1 if device is None else machine.count
+    largest = config.train.block_tokens or micro_batch.fitting_block_tokens(
+        account, choice.device, longest, available, processes=shards
+    )
+    steps = make_plan(config, phase, largest)
     documents = validation_documents(valid, validation_budget(train.num_tokens, steps))
     share = shares_prefix_on(choice.device)
     load = workload(train, documents, steps, packed=account.packed, share_prefix=share)
-    shards = 1 if device is None else machine.count
     needed = accounts.memory(account, load.largest, device=choice.device, shards=shards)
     formula = speed.speed_on(device, account) if device is not None else speed.speed_here(choice, account)
     notes, found, measured, fast = [], None, {}, formula
@@ -119,7 +122,7 @@ def forecast(config: Config, inputs: dict[str, Path], machine: Machine, *, scrat
         data={"documents": len(train), "tokens": train.num_tokens, "longest": longest,
               "validation_tokens": sum(len(ids) for ids, _ in documents)},
         steps=load.steps,
-        epochs=config.train.epochs,
+        epochs=phase.epochs,
         tokens=load.tokens,
         trained_tokens=load.trained_tokens,
         validations=load.validations,
@@ -136,7 +139,7 @@ def forecast(config: Config, inputs: dict[str, Path], machine: Machine, *, scrat
         formula_seconds=by_hand,
         tokens_per_second=round(load.tokens / seconds["steps"], 1) if seconds["steps"] else 0.0,
         money=None if machine.price is None else round(hours * machine.price, 2),
-        notes=[*notes, *_assumptions(config, machine, load, found is not None)],
+        notes=[*notes, *_not_counted(phase, later), *_assumptions(config, machine, load, found is not None)],
         advice=[] if fits else micro_batch.advice(config, needed, available, choice.device),
     )  # fmt: skip
 
@@ -151,8 +154,17 @@ def _assumptions(config: Config, machine: Machine, load: Workload, probed: bool)
     if machine.count > 1:
         notes.append(
             f"the blocks of a step are shared by {machine.count} devices; in full training weights, gradients and "
-            "moments as well (FSDP2)"
+            "moments as well (FSDP2); what they tell each other is not counted (docs/scaling.md)"
         )
         if load.num_blocks < machine.count * load.steps:
             notes.append("a step has fewer blocks than there are devices: raise train.batch_tokens to keep them busy")
+    return notes
+
+
+def _not_counted(phase: Phase, later: list[Phase]) -> list[str]:
+    notes = []
+    if phase.preference is not None:
+        notes.append("preferences: the reference, one pass over all replies before the first step, is not counted")
+    if later:
+        notes.append("the preference phase that follows is not counted")
     return notes

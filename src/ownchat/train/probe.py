@@ -136,10 +136,9 @@ def run(request: dict[str, Any]) -> Probe:
     from ownchat.model.block import shares_prefix_on
     from ownchat.model.load import can_pack, load_model
     from ownchat.model.score import score_documents
-    from ownchat.tokenizer.store import TokenStore
-    from ownchat.train import checkpoint, memory, stage
+    from ownchat.train import checkpoint, memory, phases
     from ownchat.train.loop import Batches, train_step
-    from ownchat.train.objectives import Likelihood
+    from ownchat.train.objectives import Likelihood, documents_of
     from ownchat.train.optim import Optimizer
     from ownchat.train.validation import validation_budget, validation_documents
     from ownchat.train.workload import validation_blocks
@@ -149,13 +148,13 @@ def run(request: dict[str, Any]) -> Probe:
     memory.keep_freed_pages()
     memory.reset_peak()
     torch.set_num_threads(choice.threads)
-    train, valid = TokenStore(inputs["tokens"] / "train"), TokenStore(inputs["tokens"] / "valid")
+    phase = phases.phases_of(config, inputs["tokens"])[0]
+    train, valid = phase.train, phase.valid
     libraries = memory.held_bytes()
     start = time.monotonic()
-    packed = choice.attention != "padded"
-    model = load_model(inputs["base"], dtype=choice.dtype, packed=packed, quantize=config.model.quantize)
+    model = load_model(inputs["base"], dtype=choice.dtype, packed=True, quantize=config.model.quantize)
     use_activations(model, choice.activations)
-    save_weights = stage.prepare(model, config)
+    save_weights = phases.prepare(model, config)
     optimizer = Optimizer(model, weight_decay=config.train.weight_decay)
     load_seconds = time.monotonic() - start
     packed, share = can_pack(model), shares_prefix_on(choice.device)
@@ -166,13 +165,13 @@ def run(request: dict[str, Any]) -> Probe:
     score_documents(model, block, block_tokens=plan.block_tokens)
     validation_seconds = time.monotonic() - start
 
-    batches, seconds, sizes = Batches(train.lengths, plan), [], []
+    batches, seconds, sizes = Batches(train.item_lengths, plan), [], []
     for step in request["steps"]:
         start = time.monotonic()
-        blocks = [[train[number] for number in numbers] for numbers in batches.at(step, plan.block_tokens)]
+        blocks = [[train.item(number) for number in numbers] for numbers in batches.at(step, plan.block_tokens)]
         train_step(model, Likelihood(), optimizer, blocks, plan.learning_rate, plan.clip)
         seconds.append(time.monotonic() - start)
-        step_sizes = [accounts.size_of(documents, packed=packed, share_prefix=share) for documents in blocks]
+        step_sizes = [accounts.size_of(documents_of(items), packed=packed, share_prefix=share) for items in blocks]
         sizes.append(
             BlockSize(*(sum(values) for values in zip(*(asdict(s).values() for s in step_sizes), strict=True)))
         )

@@ -30,11 +30,11 @@ ORDER: tuple[Activations, ...] = ("keep", "recompute", "offload")
 
 
 class OutOfMemory(Exception):
-    """A step that was not finished; no weight has changed. ``documents``, ``tokens``: of the block that failed."""
+    """A step that was not finished; no weight has changed. ``items``, ``tokens``: of the block that failed."""
 
-    def __init__(self, why: str, *, documents: int, tokens: int) -> None:
+    def __init__(self, why: str, *, items: int, tokens: int) -> None:
         super().__init__(why)
-        self.why, self.documents, self.tokens = why, documents, tokens
+        self.why, self.items, self.tokens = why, items, tokens
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Rescue:
         make_room()
         old, held = self.block_tokens(step), self.activations(step)
         later = [how for how in self._may_change if ORDER.index(how) > ORDER.index(held)]
-        if error.documents > 1:
+        if error.items > 1:
             made = Rescued(step, "train", halved(old, blocks), held)
             action = f"blocks of {made.block_tokens:,} tokens from now on, they were {old:,}"
         elif later:
@@ -122,6 +122,15 @@ class Rescue:
             where=str(self._directory),
             fix="close other programs and run the same command again, or: " + ", ".join(fixes),
         )
+
+
+def next_time(directory: Path) -> RunError:
+    """A rescue cannot happen while other processes wait in the middle of a step; the next start obeys it."""
+    return RunError(
+        "out of memory, and the other processes are in the middle of the step: smaller blocks are noted for it",
+        where=str(directory),
+        fix="run the same command again (torchrun --max-restarts does): it goes on from the last checkpoint",
+    )
 
 
 _ACTIONS = {

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 
 class StopRequest:
-    """Use as a context manager around the loop; ``requested`` becomes true when a signal came.
+    """Use as a context manager around the loop; ``requested`` becomes true when a signal came, or at ``deadline``.
 
-    Outside the main thread (a library user's worker) signals cannot be caught and this does nothing.
+    ``deadline``: of ``time.monotonic``. ``name``: what asked. Outside the main thread (a library user's worker) signals
+    cannot be caught. ``repeated``: one request comes as several signals (a batch system sends it to every process, and
+    torchrun passes its own on), so a second one ends nothing.
     """
 
-    def __init__(self) -> None:
-        self.requested, self.name = False, ""
+    def __init__(self, deadline: float | None = None, *, repeated: bool = False) -> None:
+        self.name, self._deadline, self._repeated = "", deadline, repeated
         self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        if not self.name and self._deadline is not None and time.monotonic() >= self._deadline:
+            self.name = "the time is up"
+        return bool(self.name)
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -28,8 +37,9 @@ class StopRequest:
         self._restore()
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        self.requested, self.name = True, signal.Signals(number).name
-        self._restore()
+        self.name = signal.Signals(number).name
+        if not self._repeated:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -50,7 +50,11 @@ def workload(
     def size(documents: Sequence[Any]) -> BlockSize:
         return accounts.size_of(documents, packed=packed, share_prefix=share_prefix)
 
-    lengths, batches = train.lengths, Batches(train.lengths, plan)
+    lengths, batches = train.item_lengths, Batches(train.item_lengths, plan)
+
+    def documents(block: Any) -> list[Any]:
+        return [document for number in block for document in train.item(int(number)).documents]
+
     tokens = num_blocks = 0
     heaviest: dict[tuple[int, int], int] = {}
     sampled = set(np.linspace(0, plan.total_steps - 1, min(plan.total_steps, SAMPLED_STEPS)).astype(int).tolist())
@@ -68,12 +72,10 @@ def workload(
         if len(heaviest) > 1000:
             heaviest = dict(_top(heaviest))
         if step in sampled:
-            sizes += [size([train[n] for n in block]) for block in blocks]
-            trained += sum(int(np.count_nonzero(train[n][1])) for block in blocks for n in block)
+            sizes += [size(documents(block)) for block in blocks]
+            trained += sum(int(np.count_nonzero(weights)) for block in blocks for _, weights in documents(block))
     candidates = tuple(dict.fromkeys([*(place for place, _ in _top(heaviest)), longest[1]]))
-    largest = tuple(
-        size([train[n] for n in batches.at(step, plan.block_tokens)[number]]) for step, number in candidates
-    )
+    largest = tuple(size(documents(batches.at(step, plan.block_tokens)[number])) for step, number in candidates)
     grow = plan.total_steps / len(sampled)
     every = plan.validate_every
     of_valid = [size(block) for block in validation_blocks(valid, plan.block_tokens)]
