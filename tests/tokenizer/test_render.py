@@ -115,6 +115,28 @@ def test_template_that_rewrites_history_is_refused(tiny_model: Path) -> None:
         render(tokenizer, TALK)
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["end inside the marks", "end after the marks"])
+def test_marks_say_what_is_trained(tiny_model: Path, inside: bool) -> None:
+    """A template that takes thoughts out of earlier turns: prefixes are no prefixes, its marks are around replies."""
+    tokenizer = load_tokenizer(tiny_model)
+    end = "<|im_end|>{% endgeneration %}" if inside else "{% endgeneration %}<|im_end|>"
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if m['role'] == 'assistant' %}{% generation %}"
+        "{{ m['content'] if loop.last else m['content'].split('</think>')[-1] }}" + end + "\n"
+        "{% else %}{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    thinking = "<think>hm</think>"
+    talk = [{**m, "content": thinking + m["content"]} if m["role"] == "assistant" else m for m in TALK]
+    rendered = render(tokenizer, talk)
+    assert rendered.ids == tokenizer.apply_chat_template(talk, tokenize=True, return_dict=False)
+    first, last = "Within 30 days.\n\nFree of charge.<|im_end|>", f"{thinking}Thank you!<|im_end|>"
+    assert trained_runs(tokenizer, rendered.ids, rendered.weights) == [first, last]
+    unweighted = render(tokenizer, [*talk[:2], {**talk[2], "weight": 0}, *talk[3:]])
+    assert trained_runs(tokenizer, unweighted.ids, unweighted.weights) == [last]
+
+
 def test_template_without_end_token_is_refused(tiny_model: Path) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = (

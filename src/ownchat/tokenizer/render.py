@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from ownchat.errors import DataError, ModelError
 
@@ -31,6 +32,8 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
+
+_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 # Private-use characters that stand for control tokens quoted in somebody's text while the template is rendered.
 _FIRST_SENTINEL = 0x10F000
@@ -60,8 +63,16 @@ def render(
     text = _template(tokenizer, quoted, tools)
     ids, specials = _encode(tokenizer, text)
     weights = [0] * len(ids)
+    marked = _marked(tokenizer, quoted, tools, text)
     for number, message in enumerate(messages):
-        if message["role"] != "assistant" or message.get("weight") == 0:
+        if message["role"] != "assistant":
+            continue
+        span = next(marked, None) if marked is not None else None
+        if message.get("weight") == 0:
+            continue
+        if span is not None:
+            start, stop = _reply_tokens(tokenizer, text, ids, specials, *span)
+            weights[start:stop] = [1] * (stop - start)
             continue
         before = _template(tokenizer, quoted[:number], tools, answer_next=True)
         through = _template(tokenizer, quoted[: number + 1], tools)
@@ -146,6 +157,31 @@ def _template(
             f"the model's chat template refuses this conversation: {error}",
             fix="roles must follow what the template expects (usually: system first, then user and assistant in turn)",
         ) from error
+
+
+def _marked(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Any] | None, text: str
+) -> Iterator[tuple[int, int]] | None:
+    """Where ``{% generation %}`` marks of the template put each reply in ``text``, the token that ends its turn
+    included; None for a template without marks around every reply."""
+    template = tokenizer.get_chat_template(tools=list(tools) if tools else None)
+    if not _MARK.search(template):
+        return None
+    (rendered,), (found,) = render_jinja_template(
+        [list(messages)],
+        tools=list(tools) if tools else None,
+        chat_template=template,
+        return_assistant_tokens_mask=True,
+        **tokenizer.special_tokens_map,
+    )
+    if rendered != text or len(found) != sum(message["role"] == "assistant" for message in messages):
+        return None
+    tokens = tuple(_control_tokens(tokenizer))
+    spans = []
+    for start, stop in found:  # the end of a turn is often left outside of the marks
+        end = None if text.endswith(tokens, start, stop) else _pattern(tokens).match(text, stop)
+        spans.append((start, stop if end is None else end.end()))
+    return iter(spans)
 
 
 @lru_cache(maxsize=4)
