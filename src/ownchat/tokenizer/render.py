@@ -167,12 +167,13 @@ def _marked(
     template = tokenizer.get_chat_template(tools=list(tools) if tools else None)
     if not _MARK.search(template):
         return None
+    specials: dict[str, Any] = dict(tokenizer.special_tokens_map)
     marked: Any = render_jinja_template(
         [list(messages)],
         tools=list(tools) if tools else None,
         chat_template=template,
         return_assistant_tokens_mask=True,
-        **tokenizer.special_tokens_map,
+        **specials,
     )
     (rendered,), (found,) = marked
     if rendered != text or len(found) != sum(message["role"] == "assistant" for message in messages):
