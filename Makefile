@@ -22,7 +22,7 @@ demo: venv
 
 # a process for each core, each with one thread; make test ARGS="-m ''" runs the slow ones, too
 test: venv
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 # what CI runs beside the tests
 check: venv
