@@ -267,6 +267,7 @@ class Terminal:
         self.seen = ""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and pass that on
             os.environ["TERM"] = "xterm"
             os.execv(sys.executable, [sys.executable, "-c", code])
 

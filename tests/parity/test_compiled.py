@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from ownchat.model import elementwise
 from ownchat.model.block import make_block
@@ -60,12 +61,13 @@ def test_a_function_that_cannot_be_compiled_is_computed_all_the_same(
     compiler = tmp_path / "broken"
     compiler.write_text("#!/bin/sh\nexit 1\n")
     compiler.chmod(0o700)
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(compiler),))
     torch._dynamo.reset()  # what another test compiled in this process
     model = add_lora(load_model(tiny_model, packed=True), rank=8, alpha=16, seed=0)
     wanted, _ = gradients(model, [20, 31])
-    with compiled_kernels(True, "float32", "cpu"):
+    # inductor's own way: pytest's leaves the setting deleted
+    with inductor.patch({"cpp.cxx": (str(compiler),)}), compiled_kernels(True, "float32", "cpu"):
         loss, _ = gradients(model, [20, 31])
+    torch._dynamo.reset()
     assert loss == wanted
     assert "cannot be compiled" in "".join(capfd.readouterr())
 

@@ -90,6 +90,7 @@ def test_same_again_does_nothing_and_other_settings_are_a_new_run(
     assert (home / "runs" / "company-faq-2" / "5-train" / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_chat(home: Path, trained: dict) -> None:
     one = ownchat(home, "chat", "company-faq", "--prompt", "What about the roof?", "--max-tokens", 12).stdout
     again = ownchat(home, "chat", "company-faq", "--prompt", "-", "--max-tokens", 12, stdin="What about the roof?")
@@ -155,6 +156,7 @@ def test_interrupt_saves_and_the_same_command_goes_on(home: Path, faq: Path, tin
     ownchat(home, "runs", "--delete", "stopped")
 
 
+@pytest.mark.slow
 def test_documents_train_too(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     essays = tmp_path / "essays"
     essays.mkdir()
@@ -275,6 +277,7 @@ def test_control_characters_of_files_do_not_reach_the_terminal(home: Path, tiny_
     assert "\x1b" not in wrong.stderr
 
 
+@pytest.mark.slow
 def test_whom_the_runs_hold_and_how_raw_text_goes(home: Path, trained: dict) -> None:
     shutil.copytree(home / "runs" / "company-faq", home / "runs" / "copy")
     places = json.loads(ownchat(home, "runs", "find", "THE  valve 0", "--json").stdout)

@@ -82,6 +82,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_the_better_rate_is_found_in_fewer_steps(source, configure, alone) -> None:
     found = alone
     every = sweeping.sweep(source, [RATES], name="every", halving=False, configure=configure, say=quiet)
@@ -161,6 +162,7 @@ def test_the_time_is_kept_and_the_same_command_goes_on(source, configure, alone,
     assert same(weights(again.run), weights(alone.run))
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_finished_trials_are_not_run_again(source, configure, alone, monkeypatch) -> None:
     one_step, steps = loop.train_step, []
 
@@ -191,6 +193,7 @@ def test_what_fails_is_recorded_and_passed_over(source, configure) -> None:
         sweeping.sweep(source, ["train.learning_rate=1e30,1e31"], name="none", configure=configure, say=quiet)
 
 
+@pytest.mark.slow
 def test_with_a_constant_rate_a_trial_goes_on_from_its_checkpoint(source, configure) -> None:
     constant = lambda sets: configure(["train.schedule=constant", *sets])  # noqa: E731
     few = ["train.learning_rate=1e-6,1e-2"]
@@ -221,6 +224,7 @@ def test_optuna_searches_ranges(source, configure) -> None:
     assert float(outcome.best.settings["train.learning_rate"]) >= sorted(rates)[2]
 
 
+@pytest.mark.slow
 def test_another_sweep_and_a_trained_run_are_left_alone(source, configure, alone) -> None:
     before = curves(alone.run)
     other = sweeping.sweep(

@@ -122,7 +122,7 @@ def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("preference", ["dpo", "kto", "orpo"])
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_preferences_alone(only_pairs: dict[str, Path], tmp_path: Path, preference: str, method: str) -> None:
     """From the base; the better reply wins, and what is judged is the objective's own loss."""
     report = run(settings(f"train.preference={preference}", f"train.method={method}"), only_pairs, tmp_path)

@@ -229,7 +229,10 @@ def suggest(space: Space, tried: Sequence[tuple[Settings, float | None]], number
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {axis.key: _distribution(axis) for axis in space.axes}
-    sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + number, n_startup_trials=4)
+    # a quarter of the trials are taken for good ones, not Optuna's tenth, which of twenty trials is two
+    sampler = optuna.samplers.TPESampler(
+        seed=seed * 1_000_003 + number, n_startup_trials=4, gamma=lambda trials: max(2, trials // 4)
+    )
     study = optuna.create_study(sampler=sampler)
     for settings, loss in tried:
         made = optuna.trial.create_trial(
