@@ -106,7 +106,7 @@ def workers() -> list[int]:
     return [pid for pid, (_, command) in above.items() if command.startswith(b"ray::UDFActor") and is_ours(pid)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not DATASETS.exists(), reason="no datasets: set OWNCHAT_DATASETS")
 def test_real_text_is_the_same_on_one_core_on_two_and_on_ray(ray, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "LEAST_BYTES", 0)

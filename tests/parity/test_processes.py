@@ -26,7 +26,7 @@ from ownchat.train.stage import run
 
 WORKER = Path(__file__).parent.parent / "train" / "worker.py"
 COMMON = [
-    "train.batch_tokens=300", "train.block_tokens=120", "train.epochs=4", "train.validate_every=5",
+    "train.batch_tokens=300", "train.block_tokens=120", "train.epochs=3", "train.validate_every=5",
     "train.patience=100", "train.threads=1", "model.dtype=float32", "train.compile=off",
 ]  # fmt: skip
 LORA = [*COMMON, "train.learning_rate=1e-3"]
@@ -245,7 +245,7 @@ def test_one_process_under_torchrun_is_one_process(more: Place) -> None:
     assert begun == more.curve("lora-1")[: len(begun)], "bit for bit"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_processes_and_back(place: Place, tmp_path: Path) -> None:
     here = Place(tmp_path, place.inputs)
     torchrun(2, [here.request("2-4", LORA, sharded=True, stop_at=STOP, stop_rank=0)])
