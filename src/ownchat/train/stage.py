@@ -43,12 +43,12 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
     quantize.check(config.model.quantize, config.train.method)
     phases = phases_of(config, inputs["tokens"])
     world.from_first(lambda: _begin(config, key, output, force))
-    memory.keep_freed_pages()
     memory.reset_peak()
     done: dict[str, Trained] = {}
     with StopRequest(repeated=not world.alone) as stop:
         last: Trained | None = None
         for phase in phases:
+            memory.keep_freed_pages()
             last = done[phase.name] = train_phase(config, inputs, phase, output, last, stop)
             memory.return_freed_pages()
     assert last is not None
