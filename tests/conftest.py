@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,16 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+@pytest.fixture(scope="module")
+def speed_of_matrix_products() -> Iterator[None]:
+    """Given, not measured: for short trainings whose settings leave it nothing to decide, half the time."""
+    from ownchat.train import decisions
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decisions, "matmul_tflops", lambda *_, **__: 0.1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ownchat.model.compiled import can_compile
 from ownchat.model.load import load_model
 from ownchat.model.trial import Paths
 from ownchat.monitor.events import read_lines
-from ownchat.train import checkpoint, decisions, loop
+from ownchat.train import checkpoint, loop
 from ownchat.train.stage import run
 
 SETS = (
@@ -56,16 +56,11 @@ CASES: dict[str, tuple[str, tuple[str, ...], str]] = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("speed_of_matrix_products")
+
+
 def settings(*sets: str) -> Config:
     return load_config(sets=[*SETS, *sets])[0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def speed_of_matrix_products() -> Iterator[None]:
-    """Half of such a short training would be spent on measuring it; the settings here leave it nothing to decide."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decisions, "matmul_tflops", lambda *_, **__: 0.1)
-        yield
 
 
 def base_of(name: str, inputs: dict[str, Path], directory: Path) -> dict[str, Path]:

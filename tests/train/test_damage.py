@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from ownchat.config import Config, load_config
 from ownchat.errors import Interrupted, RunError
 from ownchat.monitor.events import read_lines
-from ownchat.train import checkpoint, decisions, loop
+from ownchat.train import checkpoint, loop
 from ownchat.train.stage import refuse_unfinished, run
 
 SETS = (
@@ -29,16 +28,11 @@ SETS = (
 STOPPED_AT = 9
 
 
+pytestmark = pytest.mark.usefixtures("speed_of_matrix_products")
+
+
 def settings(*sets: str) -> Config:
     return load_config(sets=[*SETS, *sets])[0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def speed_of_matrix_products() -> Iterator[None]:
-    """Half of such a short training would be spent on measuring it; the settings here leave it nothing to decide."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decisions, "matmul_tflops", lambda *_, **__: 0.1)
-        yield
 
 
 def train_until(inputs: dict[str, Path], output: Path, step: int, *sets: str) -> Path:
