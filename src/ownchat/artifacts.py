@@ -183,7 +183,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """``value`` as indented JSON, written atomically."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_atomic(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """The text of :func:`write_json`: what it wrote, read and given here again, is the same bytes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def read_json(path: Path) -> Any:
