@@ -17,7 +17,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: venv
-	@$(BIN)/ownchat demo
+	@$(BIN)/ownchat demo $(ARGS)
 	@echo '(ownchat is $(BIN)/ownchat; for the short name: source $(BIN)/activate)'
 
 # a process for each core, each with one thread; make test ARGS="-m ''" runs the slow ones, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -99,6 +100,31 @@ def test_preferences_page_runs(workplace: Path) -> None:
 
 
 @pytest.mark.slow
+def test_pretraining_page_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "pretraining.md"
+    (workplace / "library").mkdir()
+    draw, words = random.Random(0), (ROOT / "docs" / "data.md").read_text(encoding="utf-8").split()
+
+    def sentence() -> str:  # of its own, so that no two are near duplicates
+        return " ".join(draw.sample(words, 12)).replace('"', "")
+
+    rows = [f'"{sentence()}?","{sentence()}."' for _ in range(60)]
+    (workplace / "library" / "faq.csv").write_text("question,answer\n" + "\n".join(rows) + "\n")
+    chapters = [f"Chapter {number}\n\n" + ". ".join(sentence() for _ in range(5)) for number in range(40)]
+    (workplace / "library" / "manual.txt").write_text("\n\n".join(chapters))
+    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 2
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        done = ownchat(arguments, workplace)
+        assert done.returncode == 0 and "Bits per byte" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
+        name = "library-mixed" if "--name" in arguments else "library"
+        phases = workplace / "home" / "runs" / name / "5-train"
+        assert (phases / "pretrain" / "samples.jsonl").is_file() and (phases / "sft" / "result.json").is_file()
+
+
+@pytest.mark.slow
 def test_sweep_page_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "sweep.md"
     commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
@@ -116,7 +142,17 @@ def test_sweep_page_runs(workplace: Path) -> None:
             assert "steps," in done.stdout and "held-out" in done.stdout.lower()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/formats.md", "docs/scale-data.md", "docs/tracking.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/formats.md",
+        "docs/scale-data.md",
+        "docs/tracking.md",
+        "docs/export.md",
+        "docs/from-scratch.md",
+    ],
+)
 def test_commands_exist(page: str) -> None:
     commands = [
         line.split("#")[0].strip() for block in blocks(ROOT / page, "sh") for line in block.splitlines() if line.strip()
@@ -154,3 +190,31 @@ def test_readme_tree_is_the_tree() -> None:
 def test_private_data_example_holds() -> None:
     (code,) = blocks(ROOT / "docs" / "private-data.md", "python")
     exec(code, {})
+
+
+@pytest.mark.slow
+def test_tokenizer_page_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "tokenizer.md"
+    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 3
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        done = ownchat(arguments, workplace)
+        assert done.returncode == 0 and "come back exactly" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
+        if "--json" in arguments:
+            assert json.loads(done.stdout.splitlines()[-1])["not_exact"] == 0
+
+
+@pytest.mark.slow
+def test_export_page_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "export.md"
+    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 6
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        done = ownchat(arguments, workplace)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if arguments[0] == "export":
+            assert "at most" in done.stdout and "\n$ " in done.stdout, done.stdout

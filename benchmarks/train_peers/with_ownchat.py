@@ -13,7 +13,7 @@ from ownchat.monitor.events import read_lines
 from ownchat.tokenizer.render import render, render_document
 from ownchat.tokenizer.store import TokenStore, TokenWriter
 from ownchat.train import stage
-from ownchat.train.loop import steps_in
+from ownchat.train.schedule import steps_in
 
 LOAD_SECONDS = 10  # before the loop's own clock starts: measuring the machine, loading the model
 BLOCK_TOKENS = 2048

@@ -25,10 +25,10 @@ from ownchat import __version__
 from ownchat.config import Config
 from ownchat.errors import RunError, UserError, nearest
 
-IMPORT, CLEAN, TOKENIZER, TOKENS, TRAIN, REPORT = (
-    "1-data", "2-clean", "3-tokenizer", "4-tokens", "5-train", "6-report",
+IMPORT, CLEAN, TOKENIZER, TOKENS, MODEL, TRAIN, REPORT = (
+    "1-data", "2-clean", "3-tokenizer", "4-tokens", "4-model", "5-train", "6-report",
 )  # fmt: skip
-STAGES = (IMPORT, CLEAN, TOKENIZER, TOKENS, TRAIN, REPORT)
+STAGES = (IMPORT, CLEAN, TOKENIZER, TOKENS, MODEL, TRAIN, REPORT)  # MODEL: of a model from nothing, untrained
 SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
 
@@ -269,6 +269,8 @@ def require_free_space(path: Path, num_bytes: int) -> None:
 def stage_key(config: Config, sections: Sequence[str], inputs: Mapping[str, Path | Fingerprinted]) -> str:
     """Hash of what a stage's result depends on: version, its sections of the configuration, its inputs."""
     without = {"workers", "engine", "trackers"}  # how many work, where, and who watches: the result is the same
+    if "train" not in sections:
+        without.add("mix")  # how often something is trained on changes nothing before that
     parts = {
         "version": __version__,
         "config": {section: getattr(config, section).model_dump(exclude=without) for section in sections},

@@ -68,6 +68,23 @@ def test_page_is_well_formed_and_semantic(report, metrics, settings):
         assert expected in text, expected
 
 
+def test_pretraining_is_on_the_page(report, metrics, settings):
+    texts = [{"prompt": "Chapter ", "text": "<b>one</b>\x1b[31m"}] * 3
+    rows = [{"step": step, "samples": texts} for step in (0, 1200, 2400)]
+    report["pretraining"] = {"bits_per_byte": [[0, 4.1], [1200, 2.3], [2400, 2.05]], "samples": rows}
+    text = page(report, metrics, settings)
+    parsed = Page(text)
+    assert parsed.tags.count("figure") == 3
+    ids = parsed.values("id")
+    assert len(ids) == len(set(ids)) and "pretraining" in ids
+    words = " ".join(" ".join(parsed.words).split())
+    for expected in ("from 4.10 to 2.05 bits per byte", "Before the first step", "After step 1,200", "Sample 3"):
+        assert expected in words, expected
+    assert "<b>one" not in text and "\x1b" not in text
+    without = page(report | {"pretraining": None}, metrics, settings)
+    assert "from nothing" not in without
+
+
 def test_page_loads_nothing_and_names_no_private_path(report, metrics, settings):
     text = page(report, metrics, settings)
     assert not re.search(r"https?:|//|@import|url\((?!#)", text)

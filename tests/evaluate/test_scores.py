@@ -7,7 +7,7 @@ import pytest
 from sacrebleu.metrics.chrf import CHRF
 
 from ownchat.evaluate import scores
-from ownchat.evaluate.scores import Interval, Scored, bootstrap, chrf, chrf_statistics, compare, ratio
+from ownchat.evaluate.scores import Interval, Scored, bootstrap, chrf, chrf_statistics, compare, proportion, ratio
 
 
 def naive_bootstrap(nll, tokens, groups, draws, seed):
@@ -57,6 +57,30 @@ def test_interval_covers_the_truth_and_only_when_groups_are_respected():
             covered[name] += interval.low <= 3.0 <= interval.high
     assert 0.88 <= covered["clustered"] / 150 <= 0.99
     assert covered["independent"] / 150 < 0.7
+
+
+def test_proportion_is_wilsons_and_keeps_its_width_at_the_ends():
+    """Against the published formula for independent records, and where the bootstrap has no width at all."""
+    low, high = 0.2366, 0.7634  # 5 of 10: Newcombe 1998, table I
+    found = proportion(np.array([1.0] * 5 + [0.0] * 5), [None] * 10)
+    assert found is not None and (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+    for share in (0.0, 1.0):
+        found = proportion(np.full(10, share), [None] * 10)
+        assert found is not None and found.high - found.low == pytest.approx(
+            0.2775, abs=1e-3
+        )  # 10 of 10, the same table
+
+
+def test_proportion_covers_the_truth_also_in_groups():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        each = rng.beta(4, 1, size=25)  # groups differ: .8 on average
+        values = (rng.random((25, 4)) < each[:, None]).astype(float).ravel()
+        found = proportion(values, [str(at // 4) for at in range(100)])
+        assert found is not None
+        hits += found.low <= 0.8 <= found.high
+    assert 0.92 <= hits / 400 <= 0.98
 
 
 def test_one_group_has_nothing_to_resample():

@@ -57,6 +57,29 @@ def test_answers_that_moved_away_or_nowhere_are_named(report):
     assert "chrF" not in wording.verdict(report["held_out"])
 
 
+@pytest.mark.parametrize(
+    ("low", "value", "high", "change", "word"),
+    [(0.6, 0.8, 0.9, "helped", "taught"), (0.4, 0.6, 0.8, "unclear", "chance"), (0.1, 0.2, 0.3, "harmed", "harm")],
+)
+def test_of_preferences_alone_the_pairs_are_told(report, low, value, high, change, word):
+    held_out = dict(report["held_out"])
+    share = {"value": value, "low": low, "high": high}
+    held_out["preferences"] = {"pairs": 40, "rewarded": share, "base": share, "tuned": share, "margin": None}
+    assert "pairs" not in wording.headline(held_out)  # beside conversations these count
+    held_out["preferences_only"] = True
+    assert wording.change(held_out) == change
+    assert f"{value:.0%}".replace("%", " % of 40 held-out pairs") in wording.headline(held_out)
+    assert word in wording.verdict(held_out)
+
+
+def test_of_a_model_from_nothing_the_bits_are_told(report):
+    held_out = report["held_out"] | {"from_nothing": True}
+    bits = held_out["tuned"]["bits_per_byte"]["value"]
+    assert f"From nothing to {bits:.2f} bits per byte" in wording.headline(held_out)
+    assert "base" not in wording.verdict(held_out) and "had read nothing" in wording.verdict(held_out)
+    assert "the base" not in " ".join(wording.limits(held_out)).lower() and wording.base_name(held_out) == "untrained"
+
+
 def test_nothing_to_compare_is_said(report):
     held_out = report["held_out"] | {"improvement": None}
     assert wording.headline(held_out) == "The held-out loss could not be compared"

@@ -9,6 +9,7 @@ import pytest
 from ownchat.config import load_config
 from ownchat.data.records import ShardWriter, batched, message, record
 from ownchat.tokenizer import stage as tokenizer
+from ownchat.tokenizer.tokens import run_tokens
 
 THINGS = ("valve", "pump", "parcel", "invoice", "address", "order", "refund", "window")
 
@@ -33,5 +34,5 @@ def inputs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
                 writer.write(batch)
     config, _ = load_config()
     tokenizer.run_tokenizer(config, {"base": tiny_model}, root / "3-tokenizer")
-    tokenizer.run_tokens(config, {"clean": root / "2-clean", "tokenizer": root / "3-tokenizer"}, root / "4-tokens")
+    run_tokens(config, {"clean": root / "2-clean", "tokenizer": root / "3-tokenizer"}, root / "4-tokens")
     return {"tokens": root / "4-tokens", "tokenizer": root / "3-tokenizer", "base": tiny_model}

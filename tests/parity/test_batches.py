@@ -15,7 +15,8 @@ from ownchat.model.load import load_model
 from ownchat.tokenizer.store import Item
 from ownchat.train.loop import train_step
 from ownchat.train.objectives import Likelihood
-from ownchat.train.optim import Optimizer, learning_rate
+from ownchat.train.optim import Optimizer
+from ownchat.train.schedule import learning_rate
 
 GENERATOR = np.random.default_rng(0)
 BATCH: list[Document] = [

@@ -301,3 +301,15 @@ def test_whom_the_runs_hold_and_how_raw_text_goes(home: Path, trained: dict) -> 
 def test_what_is_written_is_for_its_owner_alone(home: Path, trained: dict) -> None:
     run = home / "runs" / "company-faq"
     assert all(not path.lstat().st_mode & 0o077 for path in [run, *run.rglob("*")])
+
+
+def test_memory_that_runs_out_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    from ownchat.cli import _exit_codes
+
+    with pytest.raises(SystemExit) as ended, _exit_codes():
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert ended.value.code == 2 and "memory ran out" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="shapes"), _exit_codes():
+        raise RuntimeError("shapes do not match")

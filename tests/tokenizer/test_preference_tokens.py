@@ -15,8 +15,9 @@ from ownchat.data.records import Record, ShardWriter, batched, message, record
 from ownchat.errors import DataError
 from ownchat.tokenizer.preferences import replies
 from ownchat.tokenizer.render import render
-from ownchat.tokenizer.stage import load_tokenizer, run_tokenizer, run_tokens
+from ownchat.tokenizer.stage import load_tokenizer, run_tokenizer
 from ownchat.tokenizer.store import TokenStore
+from ownchat.tokenizer.tokens import run_tokens
 
 
 def pair(number: int, *, chosen: str = "It is fine.", rejected: str = "No idea.", asked: str = "") -> Record:

@@ -16,8 +16,9 @@ from ownchat.data.ledger import FATES, Ledger, lineage, read_ledger
 from ownchat.data.records import ShardWriter, batched, message, record
 from ownchat.errors import ConfigError
 from ownchat.tokenizer.packing import num_steps, pack
-from ownchat.tokenizer.stage import load_tokenizer, pieces, render_record, run_tokenizer, run_tokens
+from ownchat.tokenizer.stage import load_tokenizer, run_tokenizer
 from ownchat.tokenizer.store import TokenStore
+from ownchat.tokenizer.tokens import pieces, render_record, run_tokens
 
 
 def talk(*texts: str, system: str | None = None, line: int = 1) -> dict[str, Any]:

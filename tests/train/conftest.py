@@ -11,6 +11,7 @@ from ownchat.clean import stage as clean
 from ownchat.config import load_config
 from ownchat.data import stage as data
 from ownchat.tokenizer import stage as tokenizer
+from ownchat.tokenizer.tokens import run_tokens
 
 THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "window", "door", "roof"]
 
@@ -29,5 +30,5 @@ def inputs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     data.run(config, {"source": root / "faq.jsonl"}, root / "1-data")
     clean.run(config, {"data": root / "1-data"}, root / "2-clean")
     tokenizer.run_tokenizer(config, {"base": tiny_model}, root / "3-tokenizer")
-    tokenizer.run_tokens(config, {"clean": root / "2-clean", "tokenizer": root / "3-tokenizer"}, root / "4-tokens")
+    run_tokens(config, {"clean": root / "2-clean", "tokenizer": root / "3-tokenizer"}, root / "4-tokens")
     return {"tokens": root / "4-tokens", "tokenizer": root / "3-tokenizer", "base": tiny_model}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ownchat.monitor.events import read_lines
 from ownchat.pipeline import runs
 from ownchat.tokenizer import stage as tokenizer
 from ownchat.tokenizer.store import TokenStore
+from ownchat.tokenizer.tokens import run_tokens
 from ownchat.train import loop
 from ownchat.train.reference import NAME as REFERENCE
 from ownchat.train.stage import run
@@ -75,7 +78,7 @@ def make(root: Path, base: Path, **files: list[dict[str, Any]]) -> dict[str, Pat
             for batch in batched([row for number, row in enumerate(records) if number % 7 in rests]):
                 writer.write(batch)
     tokenizer.run_tokenizer(config, {"base": base}, root / "3-tokenizer")
-    tokenizer.run_tokens(config, {"clean": root / "2-clean", "tokenizer": root / "3-tokenizer"}, root / "4-tokens")
+    run_tokens(config, {"clean": root / "2-clean", "tokenizer": root / "3-tokenizer"}, root / "4-tokens")
     return {"tokens": root / "4-tokens", "tokenizer": root / "3-tokenizer", "base": base}
 
 
@@ -278,12 +281,66 @@ def test_minutes_are_shared(both: dict[str, Path]) -> None:
     assert sft.minutes / prefer.minutes == pytest.approx(2 * sft.train.num_tokens / (3 * prefer.train.num_tokens))
 
 
-def test_a_plan_counts_the_first_phase(only_pairs: dict[str, Path], both: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_prefer_as_one(both: dict[str, Path], tmp_path: Path) -> None:
+    """Both phases, each objective, an adapter and all weights: losses, figures and the reference."""
+    common = ["train.batch_tokens=600", "train.block_tokens=200", "model.dtype=float32", "train.epochs=1",
+              "train.validate_every=3", "train.preference_epochs=2", "train.threads=1",
+              "train.compile=off"]  # fmt: skip
+    variants = {
+        "dpo": ["train.preference=dpo", "train.preference_learning_rate=1e-3"],
+        "kto": ["train.preference=kto", "train.preference_learning_rate=1e-3"],
+        "orpo": ["train.preference=orpo", "train.preference_learning_rate=1e-3"],
+        "full": ["train.method=full", "train.preference_learning_rate=3e-4"],
+    }
+    asked = []
+    for name, sets in variants.items():
+        run(load_config(sets=[*common, *sets])[0], both, tmp_path / f"{name}-1")
+        inputs = {key: str(path) for key, path in both.items()}
+        asked.append({"sets": [*common, *sets], "inputs": inputs, "output": str(tmp_path / f"{name}-2")})
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launch, str(Path(__file__).parent / "worker.py"), json.dumps(asked)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-6000:]
+    for name in variants:
+        for phase in ("sft", "prefer"):
+            one, two = (curve(tmp_path / f"{name}-{processes}", phase) for processes in (1, 2))
+            assert [row["step"] for row in one] == [row["step"] for row in two] and len(one) > 3
+            for mine, theirs in zip(one, two, strict=True):
+                assert mine.keys() == theirs.keys()
+                for figure, value in mine.items():
+                    if figure.endswith("accuracy") and mine["step"] <= 1:
+                        continue  # the model is its reference still: all gains are zero, give or take a rounding
+                    loose = figure in ("gradient_norm", "margin", "validation_margin", "kl", "validation_kl")
+                    limit = pytest.approx(value, rel=1e-3 if loose else 2e-5, abs=1e-4 if loose else 1e-7)
+                    assert theirs[figure] == limit, (name, phase, mine["step"], figure)
+        if name != "orpo":
+            known = [load_file(tmp_path / f"{name}-{count}" / "prefer" / REFERENCE) for count in (1, 2)]
+            for key, values in known[0].items():
+                torch.testing.assert_close(known[1][key], values, rtol=1e-4, atol=1e-3)
+
+
+def test_a_plan_counts_every_phase(only_pairs: dict[str, Path], both: dict[str, Path], tmp_path: Path) -> None:
     from ownchat.train.plan import Machine, forecast
 
     alone = forecast(settings(), only_pairs, Machine(), scratch=tmp_path)
     store = TokenStore(only_pairs["tokens"] / "prefer" / "train")
     assert alone.tokens == 3 * store.num_tokens and alone.epochs == 3 and alone.measured_memory
-    assert any("reference" in note for note in alone.notes)
-    first = forecast(settings(), both, Machine("h100"), scratch=None)
-    assert first.epochs == 2 and any("preference phase that follows" in note for note in first.notes)
+    assert alone.seconds["reference"] > 0
+    together = forecast(settings(), both, Machine("h100"), scratch=None)
+    sft, prefer = together.phases
+    assert (sft["name"], sft["objective"], prefer["name"], prefer["objective"]) == (
+        "sft",
+        "likelihood",
+        "prefer",
+        "dpo",
+    )
+    for name in ("steps", "tokens", "trained_tokens", "validations"):
+        assert getattr(together, name) == sft[name] + prefer[name]
+    assert together.seconds["training"] == pytest.approx(sft["seconds"] + prefer["seconds"], abs=0.02)
+    kto, orpo = (
+        forecast(settings(f"train.preference={name}"), both, Machine("h100"), scratch=None) for name in ("kto", "orpo")
+    )
+    assert "reference" in together.seconds and kto.flops == together.flops and "reference" not in orpo.seconds

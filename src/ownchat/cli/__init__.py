@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from ownchat import __version__
-from ownchat.cli import machine, stages, sweep, talk
+from ownchat.cli import export, machine, stages, sweep, talk, tokenizer
 from ownchat.errors import Interrupted, UserError, system_error
 
 app = typer.Typer(
@@ -34,8 +34,10 @@ app.command()(stages.train)
 app.command()(sweep.sweep)
 app.command()(stages.evaluate)
 app.command()(talk.chat)
+app.command()(export.export)
 app.command()(machine.doctor)
 app.command()(stages.demo)
+app.add_typer(tokenizer.tokenizer_app, name="tokenizer")
 app.add_typer(machine.runs_app, name="runs")
 
 
@@ -86,6 +88,23 @@ def _exit_codes() -> Iterator[None]:
 
         typer.echo(f"ownchat: {system_error(error, where=str(artifacts.home_path()))}", err=True)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:  # while a model is loaded or saved: a training step is rescued
+        if not _ran_out_of_memory(error):
+            raise
+        typer.echo(
+            "ownchat: memory ran out\nWhat to do: a smaller base model, --method lora, or a machine with more memory; "
+            "ownchat plan says how much is needed",
+            err=True,
+        )
+        sys.exit(2)
+
+
+def _ran_out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from ownchat.model.out_of_memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _terminate(*_: object) -> None:

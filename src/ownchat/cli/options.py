@@ -33,7 +33,8 @@ DomainOption = Annotated[
 RecipeOption = Annotated[
     Path | None, typer.Option("--recipe", help="Cleaning as accepted in a preview.", metavar="FILE")
 ]
-BaseOption = Annotated[str | None, typer.Option("--base", help="starter, a directory, a run, or a Hugging Face id.")]
+BaseOption = Annotated[str | None, typer.Option("--base", help="starter, scratch, a directory, a run, a hub id.")]
+SizeOption = Annotated[str | None, typer.Option("--size", help="Of a model from nothing: 30M, gpt2, gpt3-125m.")]
 MethodOption = Annotated[str | None, typer.Option("--method", help="lora or full.")]
 EpochsOption = Annotated[float | None, typer.Option("--epochs", help="Passes over the data at most.")]
 MinutesOption = Annotated[float | None, typer.Option("--minutes", help="Training time at most.")]

@@ -25,6 +25,7 @@ from ownchat.cli.options import (
     RecipeOption,
     SeedOption,
     SetOption,
+    SizeOption,
     SourceArgument,
     SystemOption,
     print_json,
@@ -105,6 +106,7 @@ def plan(
     source: SourceArgument,
     name: NameOption = None,
     base: BaseOption = None,
+    size: SizeOption = None,
     method: MethodOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
@@ -125,8 +127,8 @@ def plan(
 ) -> None:
     """What training would take: memory, time, tokens, money. Trains nothing."""
     settings, origins = read_settings(
-        config, set, map, format, recipe, base=base, method=method, epochs=epochs, minutes=minutes, seed=seed,
-        system=system, assistant=assistant, assistant_domain=assistant_domain,
+        config, set, map, format, recipe, base=base, size=size, method=method, epochs=epochs, minutes=minutes,
+        seed=seed, system=system, assistant=assistant, assistant_domain=assistant_domain,
     )  # fmt: skip
     from ownchat.pipeline import planning
 
@@ -143,6 +145,7 @@ def train(
     source: SourceArgument,
     name: NameOption = None,
     base: BaseOption = None,
+    size: SizeOption = None,
     method: MethodOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
@@ -160,8 +163,8 @@ def train(
 ) -> None:
     """A folder of text to a chat model: import, clean, split, train, evaluate, report."""
     settings, origins = read_settings(
-        config, set, map, format, recipe, base=base, method=method, epochs=epochs, minutes=minutes, seed=seed,
-        system=system, assistant=assistant, assistant_domain=assistant_domain,
+        config, set, map, format, recipe, base=base, size=size, method=method, epochs=epochs, minutes=minutes,
+        seed=seed, system=system, assistant=assistant, assistant_domain=assistant_domain,
     )  # fmt: skip
     from ownchat.pipeline import run
 

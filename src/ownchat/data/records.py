@@ -152,11 +152,11 @@ def shards(directory: Path) -> list[Path]:
     return sorted(directory.glob("[0-9]*.parquet"))
 
 
-def read_batches(directory: Path, rows: int = 4096) -> Iterator[pa.RecordBatch]:
-    """All records of a directory in order, ``rows`` at a time: memory stays bounded."""
+def read_batches(directory: Path, rows: int = 4096, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """All records of a directory in order, ``rows`` at a time: memory stays bounded. ``columns``: none means all."""
     for path in shards(directory):
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=rows)
+            yield from file.iter_batches(batch_size=rows, columns=columns)
 
 
 def read_records(directory: Path) -> Iterator[Record]:

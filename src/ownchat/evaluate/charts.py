@@ -55,6 +55,15 @@ def difference_chart(metrics: Metrics, best_step: int | None = None) -> str:
     return _svg(figure, "difference", "Validation loss minus the loss of the base by step; below zero is better")
 
 
+def bits_chart(points: Points) -> str:
+    """Bits per byte of the valid split by step of pre-training; empty with fewer than two points."""
+    if len(points) < 2:
+        return ""
+    figure, axes = _axes("bits per byte")
+    axes.plot(*zip(*points, strict=True), color=TUNED, linewidth=2, marker="o", markersize=4)
+    return _svg(figure, "bits", "Bits per byte of the valid split by step of pre-training; lower is better")
+
+
 def whiskers(base: dict[str, float] | None, tuned: dict[str, float] | None) -> str:
     """Both values with their intervals on one scale, for a cell of the table."""
     if base is None or tuned is None:

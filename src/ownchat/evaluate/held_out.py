@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ownchat.artifacts import Report, commit, completed, read_json, stage_key, start_afresh
-from ownchat.config import Config, EvaluateConfig
+from ownchat.config import FROM_NOTHING, Config, EvaluateConfig
 from ownchat.data.records import Record, read_records
 from ownchat.errors import DataError
 from ownchat.evaluate import report as reporting
@@ -58,6 +58,8 @@ class Result:
     notes: tuple[str, ...]  # what was left out, and why
     scores: RecordScores  # of the tuned model
     preferences: Preferences | None = None  # where the test split has pairs
+    from_nothing: bool = False  # the base is the untrained model
+    preferences_only: bool = False  # and nothing else: the loss is that of replies that were wanted
 
 
 def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
@@ -74,7 +76,10 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     model = inputs["train"] / "model"
     fits = reporting.training(inputs["train"]).get("validation_block_tokens", WINDOW_TOKENS)
     where = str(inputs["test"] / "test")
-    result = measure(inputs["base"], model, records, config.evaluate, where=where, block_tokens=fits)
+    result = measure(
+        inputs["base"], model, records, config.evaluate, where=where, block_tokens=fits,
+        from_nothing=config.model.base == FROM_NOTHING,
+    )  # fmt: skip
     start_afresh(output)  # only now: a measurement that was interrupted leaves the report before
     contents = reporting.build(result, train=inputs["train"], run=output.parent)
     reporting.write(contents, output, train=inputs["train"], config=config)
@@ -102,10 +107,12 @@ def measure(
     *,
     where: str = "test",
     block_tokens: int = WINDOW_TOKENS,
+    from_nothing: bool = False,
 ) -> Result:
     """Load both models one after the other, score and let them answer; see :class:`Result`.
 
     ``block_tokens``: most tokens in one forward pass as far as training knows; less when memory runs out.
+    ``from_nothing``: the base is the model before it was trained, which has nothing to answer.
     """
     from ownchat.tokenizer.stage import load_tokenizer
 
@@ -118,7 +125,9 @@ def measure(
         raise DataError("the chat template refuses every record of the test split", where=where)
     if refused:
         notes.append(f"{refused:,} records of the test split are not scored: the chat template refuses them.")
-    prompts = base_prompts(tokenizer, items, documents)
+    prompts: dict[Prompt, Sequence[Document]] = {"default": documents}
+    if not from_nothing:
+        prompts = base_prompts(tokenizer, items, documents)
     pairs, both = pair_documents(tokenizer, records)
     more = [both] if pairs else []
     versions = [*prompts.values(), *more]
@@ -137,7 +146,7 @@ def measure(
     notes += [f"{too_long:,} questions were passed over: they are longer than the model's context."] if too_long else []
     answers: tuple[Answer, ...] = ()
     if asked:
-        answers = _answer(base, tuned, tokenizer, asked, prompt, settings.answer_tokens)
+        answers = _answer(None if from_nothing else base, tuned, tokenizer, asked, prompt, settings.answer_tokens)
     else:
         notes.append(_why_no_answers(items, settings.answers))
     references = [answer.reference for answer in answers]
@@ -159,7 +168,11 @@ def measure(
     num_groups = int(group_index(groups).max()) + 1
     each = record_scores([item["id"] for item in items], groups, tokens, num_bytes, tuned_nll)
     total = int(tokens.sum())
-    return Result(comparison, prompt, losses, len(items), total, num_groups, answers, tuple(notes), each, preferences)
+    alone = all(item["kind"] == "preference" for item in records)
+    return Result(
+        comparison, prompt, losses, len(items), total, num_groups, answers, tuple(notes), each, preferences,
+        from_nothing, alone,
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- what is scored, how
@@ -167,7 +180,7 @@ def measure(
 
 def rendered(tokenizer: Any, item: Record) -> Document:
     """Ids and weights of a record, exactly as in training."""
-    from ownchat.tokenizer.stage import render_record
+    from ownchat.tokenizer.tokens import render_record
 
     made = render_record(tokenizer, item)
     return list(made.ids), list(made.weights)
@@ -337,11 +350,14 @@ def _nll(
 
 
 def _answer(
-    base: Path, tuned: Path, tokenizer: Any, asked: Sequence[Record], base_prompt: Prompt, max_tokens: int
+    base: Path | None, tuned: Path, tokenizer: Any, asked: Sequence[Record], base_prompt: Prompt, max_tokens: int
 ) -> tuple[Answer, ...]:
-    """Greedy answers of both models; the base under its better prompt, the tuned model under that of the data."""
+    """Greedy answers of both models; the base under its better prompt, the tuned model under that of the data.
+    ``base`` none: it has none."""
     prompts = [_prompts(tokenizer, item, base_prompt) for item in asked]
-    base_texts = _greedy(base, tuned, [first for first, _ in prompts], max_tokens, "answers of the base")
+    base_texts = [""] * len(asked)
+    if base is not None:
+        base_texts = _greedy(base, tuned, [first for first, _ in prompts], max_tokens, "answers of the base")
     tuned_texts = _greedy(tuned, tuned, [second for _, second in prompts], max_tokens, "answers of the tuned model")
     return tuple(
         Answer(item["id"], _last_question(item["messages"][:-1]), item["messages"][-1]["content"].strip(), *texts)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ownchat.data.records import Record
 from ownchat.errors import DataError
-from ownchat.evaluate.scores import Array, Interval, bootstrap, ratio
+from ownchat.evaluate.scores import Array, Interval, bootstrap, proportion, ratio
 
 Document = tuple[list[int], list[int]]  # ids, weights
 
@@ -77,16 +77,16 @@ def compare_pairs(
     margins = gains[0::2] - gains[1::2]
     groups = [item["group"] for item in pairs]
 
-    def share(values: Array) -> Interval | None:
+    def mean(values: Array) -> Interval | None:
         return bootstrap(np.stack([values, np.ones(len(values))], axis=1), ratio, groups, draws=draws)
 
     return Preferences(
         pairs=len(margins),
-        base=share(choices[0]),
-        tuned=share(choices[1]),
-        difference=share(choices[1] - choices[0]),
-        rewarded=share(_preferred(margins)),
-        margin=share(margins),
+        base=proportion(choices[0], groups),
+        tuned=proportion(choices[1], groups),
+        difference=mean(choices[1] - choices[0]),
+        rewarded=proportion(_preferred(margins), groups),
+        margin=mean(margins),
     )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 JSON, HTML = "report.json", "report.html"
 SHOWN = 3  # questions on the page and in the terminal: the first ones, so that nobody picks
 PHASES = ("prefer", "sft", "pretrain")  # the last one that ran is the one whose curves count
+SAMPLES = "samples.jsonl"  # of the phase pretrain
 PACKAGES = ("torch", "transformers", "peft", "sacrebleu", "numpy")
 STAGES = {"1-data": "Import", "2-clean": "Clean and split", "3-tokenizer": "Tokenizer", "4-tokens": "Tokens"}
 
@@ -49,6 +50,8 @@ def build(result: Result, *, train: Path, run: Path) -> dict[str, Any]:
         "tokens": result.tokens,
         "groups": result.groups,
         "preferences": None if result.preferences is None else asdict(result.preferences),
+        "preferences_only": result.preferences_only,
+        "from_nothing": result.from_nothing,
         "answers": len(result.answers),
         "notes": list(result.notes),
     }
@@ -56,6 +59,7 @@ def build(result: Result, *, train: Path, run: Path) -> dict[str, Any]:
         "name": run.resolve().name,
         "held_out": held_out,
         "training": training(train),
+        "pretraining": pretraining(train),
         "ledger": {stage: totals for stage, (totals, _) in stages.items()},
         "ledger_rules": {stage: rules for stage, (_, rules) in stages.items()},
         "answers": [asdict(answer) for answer in result.answers],
@@ -93,10 +97,14 @@ def page(report: Mapping[str, Any], lines: Sequence[dict[str, Any]], settings: s
         change=wording.change(report["held_out"]),
         measures=wording.MEASURES,
         preferences=wording.preferences(report["held_out"]),
-        limits=wording.LIMITS,
+        limits=wording.limits(report["held_out"]),
+        base_name=wording.base_name(report["held_out"]),
+        from_nothing=bool(report["held_out"].get("from_nothing")),
         facts=wording.training_facts(report["training"]),
         whiskers=charts.whiskers,
         charts=list(filter(None, [charts.loss_chart(lines, best), charts.difference_chart(lines, best)])),
+        pretraining=report.get("pretraining"),
+        bits_chart=charts.bits_chart((report.get("pretraining") or {}).get("bits_per_byte", [])),
         shown=report["answers"][:SHOWN],
         stages=[(stage, STAGES.get(stage, stage), table) for stage, table in ledger_tables(report).items()],
         settings=parse_settings(settings),
@@ -155,6 +163,18 @@ def metrics(train: Path) -> list[dict[str, Any]]:
         if lines := read_lines(directory / "metrics.jsonl"):
             return lines
     return []
+
+
+def pretraining(train: Path) -> dict[str, Any] | None:
+    """Of a model from nothing: bits per byte of the valid split by step, and sample texts that it wrote at its first
+    validation, one in the middle, and the last."""
+    directory = train / "pretrain"
+    points = charts.series(read_lines(directory / "metrics.jsonl"), "validation_bits_per_byte")
+    written = read_lines(directory / SAMPLES)
+    if not points and not written:
+        return None
+    shown = sorted({0, len(written) // 2, len(written) - 1}) if written else []
+    return {"bits_per_byte": points, "samples": [written[number] for number in shown]}
 
 
 def conditions() -> dict[str, Any]:

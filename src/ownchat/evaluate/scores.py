@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]  # sums (..., columns) -> values (...)
 
 CHUNK_ELEMENTS = 4_000_000  # group counts held at a time: 32 MB
+Z = 1.959964  # of the normal distribution, for 95 %
 CHRF_ORDER, CHRF_BETA = 6, 2  # Popović 2015: character n-grams up to 6, recall weighs twice
 CHRF_COLUMNS = 3 * CHRF_ORDER
 
@@ -86,6 +87,30 @@ def bootstrap(
     values = values[np.isfinite(values)]  # a draw without a single byte has no score
     low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (value, value)
     return Interval(value, float(low), float(high))
+
+
+def proportion(values: Array, groups: Sequence[str | None]) -> Interval | None:
+    """Mean of ``values`` between 0 and 1 with Wilson's 95 % interval (1927), which keeps its width at 0 and 1.
+
+    The size of the sample is the effective one of records in groups (Korn and Graubard 1998): the number of independent
+    records that would vary as much. Where nothing varies it is the number of groups. None for no records.
+
+    >>> found = proportion(np.ones(4), ["a", "b", "c", "d"])
+    >>> found.value, round(found.low, 3), found.high
+    (1.0, 0.51, 1.0)
+    """
+    if not len(values):
+        return None
+    share, index = float(np.mean(values)), group_index(groups)
+    num_groups = int(index.max()) + 1
+    off = np.bincount(index, values - share)  # sums over each group: what groups differ by
+    variance = num_groups / max(1, num_groups - 1) * float(off @ off) / len(values) ** 2
+    independent = share * (1 - share) / max(1, len(values) - 1)  # the variance, were it not for groups
+    size = num_groups if variance == 0 else min(1.0, independent / variance) * len(values)
+    spread = Z * math.sqrt(share * (1 - share) / size + Z**2 / (4 * size**2))
+    middle, scale = share + Z**2 / (2 * size), 1 + Z**2 / size
+    low, high = (round((middle + sign * spread) / scale, 12) for sign in (-1, 1))  # 1.0 at 1, whatever its rounding
+    return Interval(share, max(0.0, low), min(1.0, high))
 
 
 def _resampled_totals(sums: Array, groups: Sequence[str | None], draws: int, seed: int) -> Array:

@@ -54,7 +54,7 @@ def _result(report: Mapping[str, Any]) -> RenderableType:
     parts += [Text(line) for line in wording.preferences(held_out)]
     parts += [Text(note, style="dim") for note in (_base_prompt(held_out), *held_out["notes"]) if note]
     for answer in report["answers"][:SHOWN]:
-        parts += [Text(), _answer(answer)]
+        parts += [Text(), _answer(answer, has_base=not held_out.get("from_nothing"))]
     if report["answers"]:
         shown, all_of = min(SHOWN, len(report["answers"])), len(report["answers"])
         parts.append(Text(f"(the first {shown} of {all_of} by a hash of their source: not picked)", style="dim"))
@@ -67,7 +67,7 @@ def _scores(held_out: Mapping[str, Any]) -> Table:
     title = f"{held_out['records']:,} test records, {held_out['tokens']:,} tokens; 95 % intervals in brackets"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
     table.add_column("")
-    for name, style in (("base", ""), ("tuned", "bold"), ("difference", "")):
+    for name, style in ((wording.base_name(held_out), ""), ("tuned", "bold"), ("difference", "")):
         table.add_column(name, justify="right", style=style)
     for measure in wording.MEASURES:
         cells = []
@@ -89,7 +89,7 @@ def _base_prompt(held_out: Mapping[str, Any]) -> str:
     return f"The base is scored under its better prompt, {better} (loss: {values}), on the same reply tokens."
 
 
-def _answer(answer: Mapping[str, str]) -> Table:
+def _answer(answer: Mapping[str, str], *, has_base: bool) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=9)
     grid.add_column(overflow="fold")
@@ -99,6 +99,8 @@ def _answer(answer: Mapping[str, str]) -> Table:
         ("  tuned", "tuned", "green"),
         ("  real", "reference", ""),
     ):
+        if key == "base" and not has_base:
+            continue
         grid.add_row(Text(name, style=style), Text(_shortened(answer[key]) or "(nothing)", style=style))
     return grid
 
@@ -134,6 +136,7 @@ def _training(training: Mapping[str, Any]) -> Text:
 
 def _go_on(report: Mapping[str, Any]) -> Table:
     page = Path(report["model"]).parents[1] / REPORT / HTML
+    beside = ("Beside the base", f"ownchat chat {report['name']} --compare")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(overflow="fold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -141,7 +144,7 @@ def _go_on(report: Mapping[str, Any]) -> Table:
         ("Model", report["model"]),
         ("Report", str(page)),
         ("Talk to it", f"ownchat chat {report['name']}"),
-        ("Beside the base", f"ownchat chat {report['name']} --compare"),
+        *([] if report["held_out"].get("from_nothing") else [beside]),
         ("All runs", "ownchat runs"),
     ):
         grid.add_row(Text(what), Text(where, style="bold"))

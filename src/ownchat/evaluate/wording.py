@@ -45,6 +45,24 @@ LIMITS = (
     "other figures.",
 )
 
+LIMITS_FROM_NOTHING = (
+    "The model has read this text and nothing else. It writes in its manner; what it says need not be true, and "
+    "outside of what the text is about it knows nothing.",
+    "Bits per byte say how well it expects text of this kind. They compare with other models on the same text only.",
+    *LIMITS[1:3],
+    LIMITS[4],
+)
+
+
+def limits(held_out: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the figures do not say."""
+    return LIMITS_FROM_NOTHING if held_out.get("from_nothing") else LIMITS
+
+
+def base_name(held_out: Mapping[str, Any]) -> str:
+    """What the model is called that the trained one is compared with."""
+    return "untrained" if held_out.get("from_nothing") else "base"
+
 
 def number(value: float | None, decimals: int, *, signed: bool = False) -> str:
     """A figure for people: thousands separated, a true minus sign, a dash when there is none.
@@ -74,9 +92,13 @@ def interval(estimate: Estimate | None, decimals: int, *, signed: bool = False) 
 def change(held_out: Mapping[str, Any]) -> str:
     """How the test loss moved: ``helped``, ``harmed``, ``unclear`` (zero lies in the interval) or ``unknown``.
 
+    With preferences alone: whether training raised the better replies more than the worse ones.
+
     >>> change({"improvement": {"value": 25.0, "low": 22.0, "high": 28.0}, "groups": 50})
     'helped'
     """
+    if (found := _pairs_alone(held_out)) is not None:
+        return "helped" if found["low"] > 0.5 else "harmed" if found["high"] < 0.5 else "unclear"
     improvement = held_out["improvement"]
     if improvement is None:
         return "unknown"
@@ -88,9 +110,17 @@ def change(held_out: Mapping[str, Any]) -> str:
 
 
 def headline(held_out: Mapping[str, Any]) -> str:
-    """The result in one line."""
+    """The result in one line; of preferences alone it is about pairs."""
+    if (found := _pairs_alone(held_out)) is not None:
+        return (
+            f"Training raised the better reply more in {_share(found)[0]} % of "
+            f"{held_out['preferences']['pairs']:,} held-out pairs (95 % interval {_share(found)[1]} %)"
+        )
     if change(held_out) == "unknown":
         return "The held-out loss could not be compared"
+    if held_out.get("from_nothing") and change(held_out) == "helped":
+        bits = held_out["tuned"]["bits_per_byte"]
+        return f"From nothing to {number(bits['value'], 2)} bits per byte of held-out text ({interval(bits, 2)})"
     base, tuned = (number(held_out[side]["loss"]["value"], 2) for side in ("base", "tuned"))
     match change(held_out):
         case "helped":
@@ -114,9 +144,13 @@ def percent(held_out: Mapping[str, Any]) -> str:
 def verdict(held_out: Mapping[str, Any]) -> str:
     """What to think of it, also when the training did not help."""
     many = f"{held_out['records']:,} test record" + ("" if held_out["records"] == 1 else "s")
+    if _pairs_alone(held_out) is not None:
+        return " ".join(filter(None, [_of_pairs(held_out), _of_answers(held_out)]))
     match change(held_out):
         case "unknown":
             return "There was nothing to divide by: see the notes."
+        case "helped" if held_out.get("from_nothing"):
+            first = f"The model had read nothing before: from this text alone it learned to expect {many} it never saw."
         case "helped":
             first = f"Training helped: on {many} that it never saw, the tuned model finds the real replies likelier."
         case "harmed":
@@ -134,8 +168,32 @@ def verdict(held_out: Mapping[str, Any]) -> str:
     return " ".join(filter(None, [first, _of_answers(held_out), _of_size(held_out)]))
 
 
+def _pairs_alone(held_out: Mapping[str, Any]) -> Estimate | None:
+    """Where there are preferences only: the share of pairs whose better reply gained more by training."""
+    found = held_out.get("preferences")
+    rewarded: Estimate | None = found["rewarded"] if found is not None and held_out.get("preferences_only") else None
+    return rewarded
+
+
+def _of_pairs(held_out: Mapping[str, Any]) -> str:
+    match change(held_out):
+        case "helped":
+            return "Training taught the preference: it holds for pairs that it never saw."
+        case "harmed":
+            return (
+                "Training did harm: it raised the worse replies more. Look whether chosen and rejected are exchanged."
+            )
+    return "What it learned of the preference cannot be told from chance with so few pairs: more would show more."
+
+
+def _share(estimate: Estimate) -> tuple[str, str]:
+    """A share in percent, and its interval."""
+    percent = {bound: 100 * value for bound, value in estimate.items()}
+    return number(percent["value"], 0), interval(percent, 0)
+
+
 def _of_answers(held_out: Mapping[str, Any]) -> str:
-    difference = held_out["difference"]["chrf"]
+    difference = None if held_out.get("from_nothing") else held_out["difference"]["chrf"]
     if difference is None:
         return ""
     base, tuned = (number(held_out[side]["chrf"]["value"], 1) for side in ("base", "tuned"))
@@ -217,8 +275,8 @@ def preferences(held_out: Mapping[str, Any]) -> list[str]:
         return []
 
     def share(name: str) -> str:
-        estimate = {bound: 100 * value for bound, value in found[name].items()}
-        return f"{number(estimate['value'], 0)} % of them ({interval(estimate, 0)} %)"
+        value, bounds = _share(found[name])
+        return f"{value} % of them ({bounds} %)"
 
     many = f"{found['pairs']:,} preference pair" + ("" if found["pairs"] == 1 else "s")
     lines = [

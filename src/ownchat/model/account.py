@@ -28,7 +28,7 @@ from ownchat.model.load import DTYPES, can_pack
 from ownchat.model.lora import Variant, add_lora
 from ownchat.model.loss import CHUNK, WEIGHT_CHUNK, negative_log_likelihood
 from ownchat.model.quantize import FOUR_BIT_BYTES, Quantize
-from ownchat.model.trial import VOCABULARY, Paths, try_paths
+from ownchat.model.trial import VOCABULARY, Paths, quiet, try_paths
 
 SAMPLE_TOKENS = 32  # of a document with which is seen what is kept
 FALLBACK_WIDTHS = 20  # numbers kept for each token and layer, in widths of the model, where a model cannot be counted
@@ -151,7 +151,8 @@ def count(
     layers, heads, bytes_each = text.num_hidden_layers, text.num_attention_heads, DTYPES[dtype].itemsize
     head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
     grid_width = layers * head_width * (heads + 2 * (getattr(text, "num_key_value_heads", None) or heads))
-    per_token, per_trained = _saved_bytes(config, paths, method, dtype, rank, variant, quantize)
+    with quiet():
+        per_token, per_trained = _saved_bytes(config, paths, method, dtype, rank, variant, quantize)
     if paths.packed:  # told apart: they depend on the documents' lengths
         per_token -= bytes_each * (grid_width + layers * heads * SAMPLE_TOKENS)
     if not paths.plain_head:  # all logits, what is done to them, and float32 ones of trained tokens

@@ -44,6 +44,18 @@ def resolve_base(name: str) -> Path:
     return _fetch(name)
 
 
+def resolve_tokenizer(name: str) -> Path:
+    """The directory of a tokenizer: one with ``tokenizer.json``, a run's name, or what :func:`resolve_base` takes.
+
+    Raises :class:`~ownchat.errors.ModelError` when there is none.
+    """
+    path = Path(name).expanduser()
+    if (path / "tokenizer.json").is_file():
+        return path.resolve()
+    learned = artifacts.run_directory(name) / artifacts.TOKENIZER
+    return learned if (learned / artifacts.MANIFEST).is_file() else resolve_base(name)
+
+
 def is_here(name: str) -> bool:
     """Whether a base is on this machine, so that nothing has to be fetched for it."""
     if name == "starter":

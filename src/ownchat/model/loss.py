@@ -112,16 +112,30 @@ def log_probabilities(model: Any, block: Block, *, uniform: bool = False) -> Ten
     ``uniform``: promises that the gradient will be the same number for all of them, which spares a trained head one
     product.
     """
-    kwargs = {} if block.layout is None else {"layout": block.layout}
-    inputs = {"input_ids": block.ids, "attention_mask": block.mask, "use_cache": False}
-    if block.layout is not None:  # padded rows are left to the model: some count from 2, and some take no positions
-        inputs["position_ids"] = block.positions
+    inputs = _inputs(block)
     if not _plain_head(model):
-        logits = model(**inputs, **kwargs).logits.flatten(0, 1).index_select(0, block.index).float()
+        logits = model(**inputs).logits.flatten(0, 1).index_select(0, block.index).float()
         return logits.log_softmax(-1).gather(1, block.targets[:, None])[:, 0]
-    hidden = model.get_decoder()(**inputs, **kwargs).last_hidden_state
+    hidden = model.get_decoder()(**inputs).last_hidden_state
     chosen = hidden.flatten(0, 1).index_select(0, block.index)
     return _HeadLoss.apply(chosen, model.get_output_embeddings().weight, block.targets, uniform)
+
+
+def next_logits(model: Any, block: Block) -> Tensor:
+    """What would come next in the places of the block's targets: logits [K, vocabulary], float32."""
+    inputs = _inputs(block)
+    if not _plain_head(model):
+        return model(**inputs).logits.flatten(0, 1).index_select(0, block.index).float()
+    hidden = model.get_decoder()(**inputs).last_hidden_state.flatten(0, 1).index_select(0, block.index)
+    return (hidden @ model.get_output_embeddings().weight.T).float()
+
+
+def _inputs(block: Block) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"input_ids": block.ids, "attention_mask": block.mask, "use_cache": False}
+    if block.layout is None:
+        return inputs
+    # padded rows are left to the model: some count positions from 2, and some take none
+    return inputs | {"position_ids": block.positions, "layout": block.layout}
 
 
 def negative_log_likelihood(model: Any, block: Block) -> Tensor:

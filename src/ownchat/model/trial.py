@@ -48,7 +48,7 @@ class Paths:
 
 def try_paths(model: Any) -> Paths:
     """What holds for the architecture of ``model``. Leaves the model, and the state of random numbers, as they are."""
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # of this processor only: seeding others would outlast the fork
         if (tiny := _tiny_model(model)) is None:
             return Paths(packed=False, plain_head=False)
@@ -201,7 +201,7 @@ def _is_number(config: Any, name: str) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Architectures warn about settings of the tiny model, which nobody chose."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(50)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ownchat import artifacts
-from ownchat.artifacts import TOKENIZER, TOKENS, owner_only
+from ownchat.artifacts import MODEL, TOKENIZER, TOKENS, owner_only
 from ownchat.clean.recipe import check_settings
-from ownchat.config import Config, Origins, load_config
+from ownchat.config import FROM_NOTHING, Config, Origins, load_config
 from ownchat.data.remote import Source, existing
 from ownchat.errors import ConfigError
 from ownchat.model import quantize
-from ownchat.pipeline.run import Say, elapsed_text, refuse_other_request, run_for, to_tokens
+from ownchat.model.presets import parse_size
+from ownchat.pipeline.run import FromNothing, Say, elapsed_text, refuse_other_request, run_for, to_tokens
 
 if TYPE_CHECKING:
     from ownchat.train.plan import Forecast  # loads torch: not before the data are read
@@ -47,12 +49,15 @@ def plan(
 
     ``device``, ``count``: of another machine, see :mod:`ownchat.train.devices`; none: this one. ``price``: for one
     device and hour. ``probe``: correct the formula by three real steps, which only this machine can do. A following
-    :func:`~ownchat.pipeline.run.train` of the same source finds its first stages done. Raises what they raise.
+    :func:`~ownchat.pipeline.run.train` of the same source finds its first stages done. A model from nothing is made for
+    the probe, and otherwise only described, so that it may be one that does not fit here. Raises what they raise.
     """
     source = existing(source)
     if config is None:
         config, origins = load_config()
     check_settings(config)
+    if config.model.size is not None:
+        parse_size(config.model.size)  # before any work
     quantize.check(config.model.quantize, config.train.method, here=device is None)
     if device is None and count != 1:
         raise ConfigError("several of which device?", where="--count", fix="name it: --device h100")
@@ -61,17 +66,36 @@ def plan(
 
         device_named(device)  # before any work
     run, key = run_for(source, name, config)
-    with artifacts.locked(run):
+    with artifacts.locked(run), tempfile.TemporaryDirectory() as scratch:
         refuse_other_request(run, key, config, force=False)
         settings = run / "config.yaml"
         finished = settings.read_text(encoding="utf-8") if artifacts.finished_model(run) else None
-        base = to_tokens(source, run, config, origins or {}, say)
+        model: FromNothing = "left" if device is not None else "made" if probe else "described"
+        base = to_tokens(source, run, config, origins or {}, say, model=model)
+        if config.model.base == FROM_NOTHING and device is not None:
+            base = _described(run, config, device, count, Path(scratch) / MODEL, say)
         if finished is not None:  # it also holds what training derived
             artifacts.write_atomic(settings, finished)
         inputs = {"tokens": run / TOKENS, "tokenizer": run / TOKENIZER, "base": base}
         from ownchat.train.plan import Machine, forecast
 
         return forecast(config, inputs, Machine(device, count, price), scratch=run if probe and not device else None)
+
+
+def _described(run: Path, config: Config, device: str, count: int, output: Path, say: Say) -> Path:
+    """A model from nothing for other machines: what the dial says for what they compute, in a directory of its own."""
+    from ownchat.model import dial
+    from ownchat.model.stage import run_model
+    from ownchat.train.devices import device_named
+    from ownchat.train.speed import training_flops_on
+
+    inputs = {"tokens": run / TOKENS, "tokenizer": run / TOKENIZER}
+    speed = count * training_flops_on(device_named(device), config)
+    done = run_model(config, inputs, output, flops_per_second=lambda: speed, weights=False)
+    say(f"           on {count} x {device}:")
+    for line in dial.lines(done.details):
+        say(f"           {line}")
+    return output
 
 
 # ------------------------------------------------------------------------------------------------------ printing
@@ -83,11 +107,11 @@ def lines(plan: Forecast) -> list[str]:
     where = f"{machine['count']} x {machine['device']}" if machine["count"] > 1 else machine["device"]
     kind = "LoRA adapter" if model["method"] == "lora" else "all weights"
     rows = [
-        ("Model", f"{Path(model['base']).name}, {_weights(model['parameters'])} weights"),
+        ("Model", f"{_name(Path(model['base']))}, {_weights(model['parameters'])} weights"),
         ("Trained", f"{kind}, {_weights(model['trained'])} weights, in {machine['dtype']} on {where}"),
         ("Data", f"{data['documents']:,} documents, {data['tokens']:,} tokens, the longest {data['longest']:,}"),
-        ("Steps", f"{plan.steps:,} in {plan.epochs:g} epochs: {plan.tokens:,} tokens, "
-                  f"{plan.trained_tokens:,} of them trained"),
+        *(("Steps" if number == 0 else "", _phase(phase, alone=len(plan.phases) == 1))
+          for number, phase in enumerate(plan.phases)),
         ("Micro-batch", f"at most {plan.block_tokens:,} tokens in one forward pass (largest: {plan.largest_block:,})"),
     ]  # fmt: skip
     shown = [f"{what:<12} {text}" for what, text in rows]
@@ -111,6 +135,16 @@ def lines(plan: Forecast) -> list[str]:
     if plan.money is not None:
         shown.append(f"Money: {plan.money:,.2f} at the price given, for {machine['count']} device(s)")
     return shown + [f"- {note}" for note in plan.notes]
+
+
+def _phase(phase: dict[str, Any], *, alone: bool) -> str:
+    text = f"{phase['steps']:,} in {phase['epochs']:g} epochs: {phase['tokens']:,} tokens, "
+    text += f"{phase['trained_tokens']:,} of them trained"
+    return text if alone else f"{phase['name']}: {text}"
+
+
+def _name(base: Path) -> str:
+    return "from nothing" if base.name == MODEL else base.name
 
 
 def _gigabytes(num_bytes: int) -> str:

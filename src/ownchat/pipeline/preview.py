@@ -46,7 +46,8 @@ def show_preview(config: Config, source: Source, console: Console, *, rows: int 
 
 def _show_records(config: Config, first: dict[str, list[tuple[str, dict[str, Any]]]], console: Console) -> None:
     from ownchat.model.load import is_here, resolve_base
-    from ownchat.tokenizer.stage import load_tokenizer, render_record
+    from ownchat.tokenizer.stage import load_tokenizer
+    from ownchat.tokenizer.tokens import render_record
 
     plain = not console.is_terminal
     tokenizer = load_tokenizer(resolve_base(config.model.base)) if is_here(config.model.base) else None

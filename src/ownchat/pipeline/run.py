@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from ownchat import artifacts
-from ownchat.artifacts import CLEAN, IMPORT, REPORT, TOKENIZER, TOKENS, TRAIN, Report, owner_only
+from ownchat.artifacts import CLEAN, IMPORT, MODEL, REPORT, TOKENIZER, TOKENS, TRAIN, Report, owner_only
 from ownchat.clean.recipe import check_settings, result_key
-from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
+from ownchat.config import FROM_NOTHING, Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Remote, Source, existing, locate
 from ownchat.errors import ConfigError, RunError, printable
 from ownchat.model import quantize
+from ownchat.model.presets import parse_size
 from ownchat.monitor import trackers
 from ownchat.pipeline.delivery import deliver, refuse_inside, refuse_occupied
+from ownchat.pipeline.lines import counted, lost, tokenized, trained
 from ownchat.train.distributed import World, join, together
 
 Say = Callable[[str], None]
+FromNothing = Literal["made", "described", "left"]
 
 MOST_NOTES = 12  # on screen: who the assistant is, and why
 REQUEST = "request.json"  # what the run was asked to do: the source, and the hash of everything it depends on
@@ -82,6 +86,8 @@ def _train(
     if config is None:
         config, origins = load_config()
     check_settings(config)
+    if config.model.size is not None:
+        parse_size(config.model.size)
     quantize.check(config.model.quantize, config.train.method)
     trackers.check(config.train.trackers)
     run, key = run_for(source, name, config)
@@ -181,6 +187,8 @@ def request_key(config: Config, source: Source) -> str:
     inputs: dict[str, Source] = {"source": source}
     if Path(config.model.base).expanduser().is_dir():
         inputs["base"] = Path(config.model.base).expanduser()
+    if config.tokenizer.base is not None and Path(config.tokenizer.base).expanduser().is_dir():
+        inputs["tokenizer"] = Path(config.tokenizer.base).expanduser()
     sections = ("data", "clean", "tokenizer", "model", "train", *(("generate",) if config.generate.questions else ()))
     return artifacts.stage_key(config, sections, inputs)
 
@@ -212,7 +220,7 @@ def _stages(source: Source, run: Path, config: Config, origins: Origins, force: 
     done = training.run(config, inputs, run / TRAIN, force=force)
     artifacts.write_atomic(run / "config.yaml", to_yaml(*with_derived(config, origins, training.derived(config, done))))
     details = done.details
-    lines = [_trained(name, facts) for name, facts in details["phases"].items()]
+    lines = [trained(name, facts) for name, facts in details["phases"].items()]
     _say(say, done, lines[0])
     for line in lines[1:]:
         say(f"           {line}")
@@ -222,26 +230,75 @@ def _stages(source: Source, run: Path, config: Config, origins: Origins, force: 
     return _evaluate(run, base, config, say)
 
 
-def to_tokens(source: Source, run: Path, config: Config, origins: Origins, say: Say) -> Path:
-    """The stages before training, into a run that is held; returns the base model's directory."""
+def to_tokens(
+    source: Source, run: Path, config: Config, origins: Origins, say: Say, *, model: FromNothing = "made"
+) -> Path:
+    """The stages before training, into a run that is held; returns the base model's directory.
+
+    ``model``: whether one from nothing is made, or only described in its directory, or left to somebody else.
+    """
     artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
     data = _import(source, run, config, say)
     _clean(data, run, config, say)
     # Only now: these take seconds to load, and what is wrong with the data should be told before.
-    from ownchat.model.load import resolve_base
-    from ownchat.tokenizer import stage as tokenizer
+    from ownchat.tokenizer.tokens import run_tokens
 
-    base = resolve_base(config.model.base)
-    tokenizer.run_tokenizer(config, {"base": base}, run / TOKENIZER)
-    done = tokenizer.run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
-    counts = {"prefer_train": 0, "prefer_train_tokens": 0, "prefer_train_trained": 0} | done.counts
-    tokens, trained = (counts[f"train_{of}"] + counts[f"prefer_train_{of}"] for of in ("tokens", "trained"))
-    preferences = f", {_counted(counts['prefer_train'], 'preference')}" if counts["prefer_train"] else ""
-    _say(
-        say, done, f"{tokens:,} tokens to train on, {trained / max(1, tokens):.0%} of them trained (the replies)"
-        f"{preferences}",
-    )  # fmt: skip
+    base = _tokenizer(run, config, say)
+    done = run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
+    _say(say, done, tokenized(done.counts))
+    if base is not None or model == "left":
+        return base or run / MODEL
+    return _model(run, config, say, weights=model == "made")
+
+
+def base_of(config: Config, run: Path) -> Path:
+    """The model that training begins with, once the stages before it are done."""
+    from ownchat.model.load import resolve_base
+
+    made = config.model.base == FROM_NOTHING or (config.tokenizer.base is not None and (run / MODEL).is_dir())
+    return run / MODEL if made else resolve_base(config.model.base)
+
+
+def _tokenizer(run: Path, config: Config, say: Say) -> Path | None:
+    """Stage 3-tokenizer; returns the base model's directory, none for a model from nothing."""
+    from ownchat.model import resize
+    from ownchat.model.load import resolve_base, resolve_tokenizer
+    from ownchat.tokenizer import stage
+
+    base = None if config.model.base == FROM_NOTHING else resolve_base(config.model.base)
+    if config.tokenizer.base is not None:
+        inputs = {"base": resolve_tokenizer(config.tokenizer.base)}
+        inputs |= {"clean": run / CLEAN} if base is None else {"model": base}  # whose context it is to have
+        stage.run_tokenizer(config, inputs, run / TOKENIZER)
+        if base is not None and resize.is_needed(base, run / TOKENIZER):
+            done = resize.run_resize(config, {"base": base, "tokenizer": run / TOKENIZER}, run / MODEL)
+            counts = done.counts
+            _say(
+                say, done, f"{counts['kept']:,} tokens kept their row, {counts['pieces'] + counts['new']:,} began anew"
+            )
+            return run / MODEL
+        shutil.rmtree(run / MODEL, ignore_errors=True)  # of other settings that were planned here
+    elif base is not None:
+        stage.run_tokenizer(config, {"base": base}, run / TOKENIZER)
+    else:
+        done = stage.run_tokenizer(config, {"clean": run / CLEAN}, run / TOKENIZER)
+        _say(say, done, f"{done.counts['vocab']:,} tokens learned from the text ({config.tokenizer.kind})")
     return base
+
+
+def _model(run: Path, config: Config, say: Say, *, weights: bool) -> Path:
+    """Stage 4-model: what a model from nothing will be, and why; returns its directory."""
+    from ownchat.model import dial, stage
+    from ownchat.train.speed import training_flops_here
+
+    inputs = {"tokens": run / TOKENS, "tokenizer": run / TOKENIZER}
+    done = stage.run_model(
+        config, inputs, run / MODEL, flops_per_second=lambda: training_flops_here(config), weights=weights
+    )
+    _say(say, done, f"{done.counts['parameters']:,} weights from nothing")
+    for line in dial.lines(done.details):
+        say(f"           {line}")
+    return run / MODEL
 
 
 def _import(source: Source, run: Path, config: Config, say: Say) -> Path:
@@ -250,8 +307,8 @@ def _import(source: Source, run: Path, config: Config, say: Say) -> Path:
     from ownchat.pipeline import questions
 
     done = stage.run(config, {"source": source}, run / IMPORT)
-    lost = _lost(done, ("row", "message"))
-    _say(say, done, f"{_counted(done.counts['files'], 'file')}, {_counted(done.counts['records'], 'record')}{lost}")
+    read = f"{counted(done.counts['files'], 'file')}, {counted(done.counts['records'], 'record')}"
+    _say(say, done, f"{read}{lost(done, ('row', 'message'))}")
     noted = [(file["file"], note) for file in done.details["files"] for note in file.get("notes", ())]
     for file, note in noted[:MOST_NOTES]:
         say(f"           {printable(file)}: {printable(note)}")
@@ -274,9 +331,9 @@ def _clean(data: Path, run: Path, config: Config, say: Say) -> None:
     done = stage.run(config, {"data": data}, run / CLEAN)
     sizes = ", ".join(f"{split} {done.counts.get(split, 0):,}" for split in artifacts.SPLITS)
     masked = done.details["rules"].get("row changed", {}).get("private data", 0)
-    _say(say, done, f"{sizes}{_lost(done, ('row',))}")
+    _say(say, done, f"{sizes}{lost(done, ('row',))}")
     if masked:
-        say(f"           private data masked in {_counted(masked, 'place')}")
+        say(f"           private data masked in {counted(masked, 'place')}")
 
 
 def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]:
@@ -285,33 +342,6 @@ def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]
     done = held_out.run(config, {"test": run / CLEAN, "base": base, "train": run / TRAIN}, run / REPORT)
     _say(say, done, f"{done.counts['records']:,} held-out records, {done.counts['answers']} answers")
     return held_out.load_report(run / REPORT)
-
-
-def _trained(phase: str, facts: dict[str, Any]) -> str:
-    """What a phase did, in a line."""
-    text = f"{facts['steps']} steps, {facts['tokens_per_second']:,.0f} tokens/s, validation loss "
-    text += f"{facts['base_loss']:.3f} -> {facts['best_loss']:.3f}"
-    if phase != "prefer":
-        return text
-    if "accuracy" in facts["best"]:
-        text += f", the better reply preferred in {facts['best']['accuracy']:.0%} of pairs"
-    return f"{facts['objective'].upper()}: {text}"
-
-
-def _lost(report: Report, units: Sequence[str]) -> str:
-    """What did not come through, by rule: nothing is lost in silence."""
-    rules = report.details["rules"]
-    parts = [
-        f"{rule} {count:,}"
-        for unit in units
-        for fate in ("dropped", "unreadable")
-        for rule, count in rules.get(f"{unit} {fate}", {}).items()
-    ]
-    return f"; not used: {', '.join(parts)}" if parts else "; nothing dropped"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _say(say: Say, report: Report, text: str) -> None:

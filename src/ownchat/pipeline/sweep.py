@@ -25,7 +25,7 @@ from ownchat.data.remote import Source, existing
 from ownchat.errors import ConfigError, Interrupted, OwnchatError, RunError, UserError, printable
 from ownchat.model import quantize
 from ownchat.monitor import trackers
-from ownchat.pipeline.run import REQUEST, Say, elapsed_text, request_key, run_name, to_tokens
+from ownchat.pipeline.run import REQUEST, Say, base_of, elapsed_text, request_key, run_name, to_tokens
 from ownchat.train import distributed
 from ownchat.train import sweep as search
 
@@ -197,10 +197,8 @@ class _Work:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        from ownchat.model.load import resolve_base
-
         config, _ = self.configure(self.space.fixed)
-        return {"tokens": self.run / TOKENS, "tokenizer": self.run / TOKENIZER, "base": resolve_base(config.model.base)}
+        return {"tokens": self.run / TOKENS, "tokenizer": self.run / TOKENIZER, "base": base_of(config, self.run)}
 
     @property
     def deadline(self) -> float | None:

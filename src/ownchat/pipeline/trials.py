@@ -18,8 +18,8 @@ from ownchat import artifacts
 from ownchat.config import Config
 from ownchat.errors import ConfigError
 from ownchat.train import decisions, memory, phases, stage
-from ownchat.train.loop import steps_in
 from ownchat.train.phases import Phase, Trained, phases_of
+from ownchat.train.schedule import steps_in
 from ownchat.train.signals import StopRequest
 from ownchat.train.sweep import rung_steps
 from ownchat.train.validation import validation_budget, validation_items
@@ -54,7 +54,7 @@ def check_samples(configs: Sequence[Config], tokens: Path) -> None:
     for config in configs:
         for phase in phases_of(config, tokens):
             plan = phases.make_plan(config, phase, block_tokens=1)
-            sizes.add((phase.name, len(validation_items(phase.valid, validation_budget(phase.train.num_tokens, plan)))))
+            sizes.add((phase.name, len(validation_items(phase.valid, validation_budget(phase.epoch_tokens, plan)))))
     if len(sizes) > len({name for name, _ in sizes}):
         raise ConfigError(
             "trials of these batch sizes would be judged on different samples of the valid split",
@@ -71,7 +71,7 @@ def train_share(config: Config, inputs: Inputs, output: Path, share: float, stop
     memory.keep_freed_pages()
     before: Trained | None = None
     steps = 0
-    for phase in phases_of(config, inputs["tokens"]):
+    for phase in phases_of(config, inputs["tokens"], inputs["base"]):
         per_epoch, total = _steps(config, phase)
         cut = rung_steps(total, share)
         directory = output / phase.name
@@ -80,12 +80,11 @@ def train_share(config: Config, inputs: Inputs, output: Path, share: float, stop
         done = directory / phases.RESULT
         if done.is_file() and artifacts.read_json(done)["plan"]["total_steps"] != cut:
             done.unlink()  # of the rung before: it goes on
-        warmup = max(1, round(total * config.train.warmup_share))
-        mine = config
-        if config.train.schedule == "constant" and cut > warmup:  # the rate rises as it does in the whole training
-            mine = config.model_copy(update={"train": config.train.model_copy(update={"warmup_share": warmup / cut})})
+        warmup = max(1, round(total * phase.warmup_share))
         shorter = phase if cut == total else replace(phase, epochs=cut / per_epoch)
-        before = phases.train_phase(mine, inputs, shorter, output, before, stop)
+        if config.train.schedule == "constant" and cut > warmup:  # the rate rises as it does in the whole training
+            shorter = replace(shorter, warmup_share=warmup / cut)
+        before = phases.train_phase(config, inputs, shorter, output, before, stop)
         steps += before.figures["steps"]
     assert before is not None
     memory.return_freed_pages()
@@ -95,9 +94,9 @@ def train_share(config: Config, inputs: Inputs, output: Path, share: float, stop
 def hand_over(config: Config, inputs: Inputs, trained: Path, output: Path) -> artifacts.Report:
     """Make a trial that was trained to its end the training stage in ``output``, as if it had been trained there."""
     settings = {section: getattr(config, section).model_dump() for section in stage.SECTIONS}
-    key = artifacts.stage_key(config, stage.SECTIONS, inputs)
+    key = stage.key_of(config, inputs)
     artifacts.write_json(output / stage.SETTINGS, {"key": key} | settings)
-    for phase in phases_of(config, inputs["tokens"]):
+    for phase in phases_of(config, inputs["tokens"], inputs["base"]):
         if (trained / phase.name).is_dir():  # else it was moved before an interruption
             os.replace(trained / phase.name, output / phase.name)
     return stage.run(config, inputs, output)
@@ -121,4 +120,4 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def _steps(config: Config, phase: Phase) -> tuple[int, int]:
-    return steps_in(phase.train.item_lengths, config.train.batch_tokens, phase.epochs)
+    return steps_in(phase.train.item_lengths, phase.batch_tokens, phase.epochs, phase.mix)

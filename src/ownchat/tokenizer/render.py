@@ -104,7 +104,8 @@ def render_document(tokenizer: PreTrainedTokenizerBase, text: str) -> Rendered:
     So that the first word, too, is predicted from something, and no word follows another document.
     """
     end = document_end(tokenizer)
-    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    # verbose: it would warn of what is longer than the model's context, which is cut into windows later
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
     if not ids:
         raise DataError("a document without one token")
     return Rendered([end, *ids, end], [0] + [1] * (len(ids) + 1))

@@ -1,28 +1,30 @@
-"""Stages 3-tokenizer and 4-tokens: the tokenizer that the run uses, and its records as tokens."""
+"""Stage 3-tokenizer: the tokenizer that the run uses, learned from its text or taken over."""
 
 from __future__ import annotations
 
-import json
+import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ownchat import artifacts
-from ownchat.artifacts import SPLITS, Report
+from ownchat.artifacts import Report
 from ownchat.config import Config
-from ownchat.data.ledger import Ledger
-from ownchat.data.records import Record, place, read_records
-from ownchat.errors import ConfigError, DataError, ModelError
-from ownchat.monitor.progress import progress
-from ownchat.tokenizer.preferences import STORE, are_all_pairs, tokenize_preference
-from ownchat.tokenizer.render import PLAIN_TEMPLATE, Rendered, prompt_ids, render, render_document
-from ownchat.tokenizer.store import TokenStore, TokenWriter
+from ownchat.errors import ModelError
+from ownchat.monitor.progress import progress, say
+from ownchat.tokenizer.learn import LEAST, all_cores, learn
+from ownchat.tokenizer.render import PLAIN_TEMPLATE
+from ownchat.tokenizer.texts import Amount, amount_of, texts
 
-DEFAULT_MAX_TOKENS = 2048
+MOST_BYTES = 2**30  # of text that a tokenizer is learned from: an even sample of more says the same, and fits
+LOOK_BYTES = 500_000  # that say how many bytes a token has
+CONTEXTS = ((10**7, 512), (10**9, 1024), (math.inf, 2048))  # tokens to train on, below which a context is taken
+HELD_SHARE = 0.95  # of the conversations, which are to fit
+TOKENS_PER_TURN = 5  # that the template adds
+SEED = 0
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
@@ -46,22 +48,123 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def run_tokenizer(config: Config, inputs: dict[str, Path], output: Path) -> Report:
-    """Stage 3-tokenizer. ``inputs``: ``base``, a model directory. The tokenizer is copied, template included."""
+    """Stage 3-tokenizer. ``inputs``: ``base``, a directory with a tokenizer, which is copied, template included; or
+    ``clean`` (2-clean), from whose train split one is learned. Where a tokenizer is taken over, the context is that of
+    the ``model`` it is for; of a model from nothing, for which there are ``base`` and ``clean``, the text decides.
+    """
+    if "base" not in inputs:
+        return _run_learning(config, inputs["clean"], output)
     files = {file.name: file for file in inputs["base"].glob("*token*")} | {
         file.name: file for file in inputs["base"].glob("*.jinja")
     }
-    if (inputs["base"] / "config.json").is_file():
-        files["config.json"] = inputs["base"] / "config.json"
+    model = inputs.get("model", inputs["base"])
+    if (model / "config.json").is_file():
+        files["config.json"] = model / "config.json"
+    if "clean" in inputs:
+        files["clean"] = inputs["clean"]
     key = artifacts.stage_key(config, ("tokenizer",), files)
     if report := artifacts.completed(output, key):
         return report
     start = artifacts.start_afresh(output)
     tokenizer = load_tokenizer(inputs["base"])
-    tokenizer.model_max_length = min(tokenizer.model_max_length, context_tokens(inputs["base"]))
-    tokenizer.save_pretrained(output)
+    own = tokenizer.model_max_length if model == inputs["base"] else math.inf
+    tokenizer.model_max_length = int(min(own, context_tokens(model)))
     details = {"vocab_size": len(tokenizer), "chat_template": tokenizer.chat_template}
+    if "clean" in inputs:
+        train = inputs["clean"] / "train"
+        amount = amount_of(train)
+        sample = list(_sample(texts(train), share_of(LOOK_BYTES, amount.num_bytes)))
+        context, why = context_of(amount, bytes_per_token(tokenizer, sample), config.tokenizer.max_tokens)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, context)
+        details |= {"context": tokenizer.model_max_length, "why_context": why}
+    tokenizer.save_pretrained(output)
     report = Report("tokenizer", output, {"vocab": len(tokenizer)}, details, time.monotonic() - start)
     return artifacts.commit(key, config, ("tokenizer",), report)
+
+
+def _run_learning(config: Config, clean: Path, output: Path) -> Report:
+    key = artifacts.stage_key(config, ("tokenizer",), {"clean": clean})
+    if report := artifacts.completed(output, key):
+        return report
+    start, train, settings = artifacts.start_afresh(output), clean / "train", config.tokenizer
+    amount = amount_of(train)
+    share = share_of(MOST_BYTES, amount.num_bytes)
+    if share < 1:
+        say(f"tokenizer: learned from an even sample of {MOST_BYTES / 1e9:.1f} GB of {amount.num_bytes / 1e9:,.1f} GB")
+    looked: list[str] = []
+    with progress("tokenizer", amount.num_bytes, "bytes") as advance:
+        tokenizer = learn(
+            _sample(texts(train, roles=True, advance=advance), share, looked, share_of(LOOK_BYTES, amount.num_bytes)),
+            kind=settings.kind,
+            vocab=settings.vocab,
+            num_bytes=amount.num_bytes,
+            output=output,
+            context=settings.max_tokens or CONTEXTS[0][1],
+        )
+    if settings.kind == "bpe" and len(tokenizer) < LEAST and settings.vocab is None:
+        say(
+            f"tokenizer: {amount.num_bytes:,} bytes of text support no more than {len(tokenizer)} tokens, and {LEAST} "
+            "is the least that usually pays: give more (and more various) text, or fine-tune a model (--base starter)"
+        )
+    per_token = bytes_per_token(tokenizer, looked)
+    context, why = context_of(amount, per_token, settings.max_tokens)
+    tokenizer.model_max_length = context
+    tokenizer.save_pretrained(output)
+    counts = {"vocab": len(tokenizer), "bytes": amount.num_bytes, "tokens_about": round(amount.num_bytes / per_token)}
+    details = {
+        "vocab_size": len(tokenizer),
+        "chat_template": tokenizer.chat_template,
+        "kind": settings.kind,
+        "learned_share": share,
+        "context": context,
+        "why_context": why,
+    }
+    report = Report("tokenizer", output, counts, details, time.monotonic() - start)
+    return artifacts.commit(key, config, ("tokenizer",), report)
+
+
+def context_of(amount: Amount, per_token: float, given: int | None) -> tuple[int, str]:
+    """The longest sequence that a model from nothing is to take, and why.
+
+    A longer one costs memory and time and teaches only where there is text for it: 512 tokens below 10 million in
+    train, 1,024 below a thousand million, else 2,048; and for conversations the power of two that holds 95 % of them,
+    2,048 at most.
+    """
+    if given is not None:
+        return given, "given: tokenizer.max_tokens"
+    tokens = amount.num_bytes / per_token
+    context = next(length for most, length in CONTEXTS if tokens < most)
+    why = f"about {tokens:,.0f} tokens to train on"
+    if len(amount.conversation_bytes):
+        sizes = amount.conversation_bytes / per_token + TOKENS_PER_TURN * amount.conversation_turns
+        longest = float(np.quantile(sizes, HELD_SHARE))
+        if longest > context:
+            context = min(CONTEXTS[-1][1], 2 ** math.ceil(math.log2(longest)))
+            why = f"{HELD_SHARE:.0%} of the conversations have at most about {longest:,.0f} tokens"
+    return context, why
+
+
+def bytes_per_token(tokenizer: PreTrainedTokenizerBase, some: Sequence[str]) -> float:
+    """UTF-8 bytes for each token of some texts; 1 where there are none."""
+    with all_cores():
+        encoded = tokenizer(list(some), add_special_tokens=False, verbose=False)["input_ids"] if some else []
+    return max(1.0, sum(len(text.encode()) for text in some) / max(1, sum(map(len, encoded))))
+
+
+def share_of(num_bytes: int, total: int) -> float:
+    """What share of ``total`` bytes makes ``num_bytes``, at most all."""
+    return min(1.0, num_bytes / max(1, total))
+
+
+def _sample(source: Iterable[str], share: float, looked: list[str] | None = None, look: float = 0.0) -> Iterator[str]:
+    """An even share of the texts, the same each time; ``look``: the (smaller) share that ``looked`` gets as well."""
+    chance = np.random.Generator(np.random.PCG64(SEED))
+    for text in source:
+        draw = chance.random()
+        if looked is not None and draw < look:
+            looked.append(text)
+        if draw < share:
+            yield text
 
 
 def context_tokens(base: Path) -> int:
@@ -69,167 +172,3 @@ def context_tokens(base: Path) -> int:
     config = artifacts.read_json(base / "config.json") if (base / "config.json").is_file() else {}
     known = [config.get(name) for name in ("max_position_embeddings", "n_positions")]
     return min((value for value in known if isinstance(value, int)), default=10**30)
-
-
-def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
-    """Stage 4-tokens. ``inputs``: ``clean`` (2-clean) and ``tokenizer`` (3-tokenizer).
-
-    Writes a token store for each split, of preferences others in ``prefer/``, and the ledger. Raises
-    :class:`~ownchat.errors.DataError` when no token is
-    trained: such a run would look fine and learn nothing.
-    """
-    key = artifacts.stage_key(config, ("tokenizer",), inputs)
-    if report := artifacts.completed(output, key):
-        return report
-    start = artifacts.start_afresh(output)
-    tokenizer = load_tokenizer(inputs["tokenizer"])
-    limit = config.tokenizer.max_tokens or min(DEFAULT_MAX_TOKENS, tokenizer.model_max_length)
-    if limit > tokenizer.model_max_length:
-        raise ConfigError(
-            f"tokenizer.max_tokens = {limit:,}, and the model's context has {tokenizer.model_max_length:,}",
-            fix="choose a smaller one; longer records are split, never cut",
-        )
-    counts: dict[str, int] = {}
-    all_pairs = are_all_pairs(inputs["clean"])
-    with Ledger(output) as ledger:
-        for split in SPLITS:
-            with ExitStack() as open_files:
-                writer = open_files.enter_context(TokenWriter(output / split, len(tokenizer)))
-                if all_pairs is not None:
-                    preferences = TokenWriter(
-                        output / STORE / split, len(tokenizer), documents_per_item=2 if all_pairs else 1
-                    )
-                    open_files.enter_context(preferences)
-                advance = open_files.enter_context(progress(f"tokens ({split})", None, "records"))
-                for record in read_records(inputs["clean"] / split):
-                    if record["kind"] == "preference":
-                        tokenize_preference(tokenizer, record, limit, preferences, ledger)
-                    else:
-                        _tokenize(tokenizer, record, limit, writer, ledger)
-                    advance()
-            counts |= _counts(output, split, "") | _counts(output / STORE, split, f"{STORE}_")
-    _check_trained(counts, ledger, output)
-    details = {"ledger": ledger.totals, "rules": ledger.rules, "max_tokens": limit}
-    report = Report("tokens", output, counts, details, time.monotonic() - start)
-    return artifacts.commit(key, config, ("tokenizer",), report)
-
-
-def _check_trained(counts: dict[str, int], ledger: Ledger, output: Path) -> None:
-    """Raise :class:`~ownchat.errors.DataError` when nothing would be trained, or nothing would say how well."""
-    conversations, preferences = counts["train_trained"], counts[f"{STORE}_train_trained"]
-    missing = "train" if not conversations and not preferences else ""
-    if conversations and not counts["valid_trained"]:
-        missing = "valid"
-    if missing:
-        reasons = ", ".join(f"{rule}: {count:,}" for rule, count in ledger.rules.get("row dropped", {}).items())
-        raise DataError(
-            f"no token of the {missing} split would be trained ({reasons or 'no records'})",
-            where=str(output),
-            fix="look at: ownchat import PATH --preview",
-        )
-    if preferences and not counts[f"{STORE}_valid_trained"]:
-        raise DataError(
-            f"no preference of the valid split is left, {counts[f'{STORE}_train']:,} are in train: nothing would say "
-            "when to stop",
-            where=str(output),
-            fix="give more preferences, or raise clean.valid_share; or take them out",
-        )
-
-
-def render_record(tokenizer: PreTrainedTokenizerBase, record: Record) -> Rendered:
-    """Ids and weights of a record of any trainable kind; errors name the file and line it came from."""
-    try:
-        if record["kind"] == "document":
-            return render_document(tokenizer, record["text"])
-        tools = json.loads(record["tools"]) if record["tools"] else None
-        return render(tokenizer, record["messages"], tools)
-    except DataError as error:
-        raise DataError(error.what, where=place(record), fix=error.fix) from error
-
-
-def pieces(tokenizer: PreTrainedTokenizerBase, record: Record, limit: int) -> list[tuple[Rendered, str]]:
-    """A record as pieces of at most ``limit`` tokens, each with the rule that made it.
-
-    A conversation is split at turn borders, the system message repeated before each piece. What is still too long
-    (one enormous turn, a document) becomes windows; a window opens with the last token of the one before, as
-    context, so that every token is trained exactly once.
-    """
-    whole = render_record(tokenizer, record)
-    if len(whole.ids) <= limit:
-        return [(whole, "whole")]
-    parts: list[tuple[Rendered, str]] = []
-    for part, rule in _turn_pieces(tokenizer, record, limit) or [(whole, "window")]:
-        parts += [(part, rule)] if len(part.ids) <= limit else [(window, "window") for window in _windows(part, limit)]
-    return parts
-
-
-def _turn_pieces(tokenizer: PreTrainedTokenizerBase, record: Record, limit: int) -> list[tuple[Rendered, str]]:
-    """Runs of whole exchanges (a user's turn up to the last reply to it) that fit, greedily."""
-    if record["kind"] != "conversation":
-        return []
-    messages = record["messages"]
-    head = [m for m in messages[:1] if m["role"] == "system"]
-    exchanges: list[list[dict[str, Any]]] = []
-    for message in messages[len(head) :]:
-        if not exchanges or (message["role"] == "user" and exchanges[-1][-1]["role"] != "user"):
-            exchanges.append([])
-        exchanges[-1].append(message)
-
-    def rendered(run: list[list[dict[str, Any]]]) -> Rendered:
-        body = [message for exchange in run for message in exchange]
-        if not any(m["role"] == "assistant" and m["weight"] != 0 for m in body):
-            ids = prompt_ids(tokenizer, head + body)  # context alone: it is counted, and dropped
-            return Rendered(ids, [0] * len(ids))
-        return render_record(tokenizer, {**record, "messages": head + body})
-
-    runs: list[Rendered] = []
-    held: list[list[dict[str, Any]]] = []
-    for exchange in exchanges:
-        if held and len(rendered([*held, exchange]).ids) > limit:
-            runs.append(rendered(held))
-            held = []
-        held.append(exchange)
-    runs.append(rendered(held))
-    return [(run, "turns") for run in runs]
-
-
-def _windows(rendered: Rendered, limit: int) -> Iterator[Rendered]:
-    step = limit - 1
-    for start in range(0, len(rendered.ids) - 1, step):
-        ids = rendered.ids[start : start + limit]
-        weights = rendered.weights[start : start + limit]
-        yield Rendered(ids, ([0] if start else weights[:1]) + weights[1:])
-
-
-def _tokenize(
-    tokenizer: PreTrainedTokenizerBase, record: Record, limit: int, writer: TokenWriter, ledger: Ledger
-) -> None:
-    ledger.enter("row")
-    try:
-        made = pieces(tokenizer, record, limit)
-    except DataError as error:  # the template's rules are not the user's fault: count it, show it, go on
-        ledger.fate("row", record["id"], "dropped", "not renderable", parents=[record["id"]], detail=str(error))
-        return
-    common = {"record": record["id"], "source": place(record), "group": record["group"], "kind": record["kind"]}
-    if len(made) > 1:
-        detail = f"{len(made)} pieces of at most {limit} tokens"
-        ledger.fate("row", record["id"], "split", made[0][1], parents=[record["id"]], detail=detail, makes=len(made))
-    for number, (piece, rule) in enumerate(made):
-        id = record["id"] if len(made) == 1 else f"{record['id']}/{number}"
-        ledger.enter("token", len(piece.ids))
-        trained = sum(piece.weights)
-        if trained:
-            ledger.fate("row", id, "kept", rule, parents=[record["id"]])
-            writer.add(piece.ids, piece.weights, id=id, piece=number, **common)
-            ledger.fate("token", id, "kept", "trained", count=trained, parents=[id])
-            ledger.fate("token", id, "kept", "context", count=len(piece.ids) - trained, parents=[id])
-        else:
-            ledger.fate("row", id, "dropped", "no trained token", parents=[record["id"]])
-            ledger.fate("token", id, "dropped", "no trained token", count=len(piece.ids), parents=[id])
-
-
-def _counts(output: Path, split: str, prefix: str) -> dict[str, int]:
-    """Items, tokens and trained tokens of a store; nothing where there is none."""
-    store = TokenStore(output / split) if (output / split).is_dir() else None
-    sizes = (0, 0, 0) if store is None else (len(store.item_lengths), store.num_tokens, store.trained_tokens)
-    return dict(zip((f"{prefix}{split}{of}" for of in ("", "_tokens", "_trained")), sizes, strict=True))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,13 @@ INDEX = pa.schema(
 )
 
 Document = tuple[np.ndarray, np.ndarray]  # ids, weights
+
+
+class Part(NamedTuple):
+    """Of a store: what came from one file as one kind."""
+
+    kind: str  # conversation | document | preference
+    file: str
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,15 @@ class TokenStore:
     @property
     def num_tokens(self) -> int:
         return int(self.offsets[-1])
+
+    def parts(self) -> tuple[list[Part], np.ndarray]:
+        """Kinds and files that the items came from, and int64 [items]: which of these each has."""
+        table = pq.read_table(self._directory / "index.parquet", columns=["kind", "source"])
+        files = pc.replace_substring_regex(pc.fill_null(table["source"], ""), r" line \d+$", "")
+        joined = pc.binary_join_element_wise(pc.fill_null(table["kind"], ""), files, "\t")
+        coded = joined.combine_chunks().dictionary_encode()
+        known = [Part(*text.split("\t", 1)) for text in coded.dictionary.to_pylist()]
+        return known, coded.indices.to_numpy().astype(np.int64)[:: self.documents_per_item]
 
     def index(self) -> list[dict[str, Any]]:
         """Where each document came from."""

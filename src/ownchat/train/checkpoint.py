@@ -45,6 +45,9 @@ class State:
     validations_without_gain: int = 0
     validated: bool = True  # false: a signal came before the validation that follows this step was done
     stopped: str = ""  # why training ended early, if it did
+    validations: int = 0  # done, that of the base included
+    total_steps: int = 0  # decided on the way (see ownchat.train.schedule); 0: as planned
+    decay_from: int = 0  # where the rate began to fall before its time, if it did
 
 
 def path_of(directory: Path, step: int) -> Path:

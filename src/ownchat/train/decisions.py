@@ -45,6 +45,7 @@ class Decisions:
     base: Literal["whole", "sharded"] = "whole"  # of an adapter, among several processes
     rescues: tuple[dict[str, Any], ...] = ()  # less than that from a step on: see ownchat.train.rescue
     total_steps: int = 0  # as planned; fewer when train.minutes asks for it
+    validations: int = 0  # planned with them; 0: as before
 
     def save(self, directory: Path) -> None:
         artifacts.write_json(directory / NAME, asdict(self))

@@ -12,10 +12,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,49 +27,30 @@ from ownchat.model.out_of_memory import Guard, first_line, is_out_of_memory
 from ownchat.monitor.events import Events, Heartbeat, JsonLines, read_lines
 from ownchat.monitor.progress import progress, say
 from ownchat.monitor.trackers import Trackers
-from ownchat.tokenizer.packing import Step, num_steps, pack
+from ownchat.tokenizer.packing import Mix, Step, pack
 from ownchat.tokenizer.store import Item, TokenStore
 from ownchat.train import checkpoint
 from ownchat.train.checkpoint import Saved, State
 from ownchat.train.distributed import ALONE, World, nobody
 from ownchat.train.memory import Heap
 from ownchat.train.objectives import Objective, documents_of
-from ownchat.train.optim import Optimizer, learning_rate
+from ownchat.train.optim import Optimizer
 from ownchat.train.rescue import OutOfMemory, Rescue, next_time
+from ownchat.train.schedule import Plan, learning_rate, steps_that_fit
+from ownchat.train.schedule import judge as judge_validation
 from ownchat.train.signals import StopRequest
 
 MEASURED_STEPS = 4  # after these the speed is known well enough to plan for train.minutes
 NAMED = 5  # records of a batch that an error names; all of them are in events.jsonl
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Every number the loop goes by, derived ones included."""
-
-    seed: int
-    batch_tokens: int
-    block_tokens: int
-    steps_per_epoch: int
-    total_steps: int
-    warmup_steps: int
-    learning_rate: float
-    schedule: Literal["cosine", "linear", "constant"]
-    clip: float
-    validate_every: int
-    patience: int
-    minutes: float | None
-
-    def with_total(self, total: int) -> Plan:
-        """The same plan in fewer steps: the schedule ends where the steps end."""
-        return replace(self, total_steps=total, warmup_steps=min(self.warmup_steps, max(1, total // 5)))
+SAMPLES = "samples.jsonl"  # texts that a model wrote at its validations
 
 
 class Batches:
     """The global batch of every step: a list of blocks of item numbers. How large a block may be does not change
     which items are in a step."""
 
-    def __init__(self, lengths: np.ndarray, plan: Plan) -> None:
-        self._lengths, self._plan, self._packed = lengths, plan, (-1, -1)
+    def __init__(self, lengths: np.ndarray, plan: Plan, mix: Mix | None = None) -> None:
+        self._lengths, self._plan, self._mix, self._packed = lengths, plan, mix, (-1, -1)
         self._steps: list[Step] = []
 
     def at(self, step: int, block_tokens: int) -> Step:
@@ -79,7 +59,12 @@ class Batches:
         if self._packed != (epoch, block_tokens):
             plan = self._plan
             self._steps = pack(
-                self._lengths, batch_tokens=plan.batch_tokens, block_tokens=block_tokens, seed=plan.seed, epoch=epoch
+                self._lengths,
+                batch_tokens=plan.batch_tokens,
+                block_tokens=block_tokens,
+                seed=plan.seed,
+                epoch=epoch,
+                mix=self._mix,
             )
             self._packed = epoch, block_tokens
         return self._steps[within]
@@ -97,16 +82,19 @@ def run_loop(
     save_weights: Callable[[Path], None],
     stop: StopRequest,
     rescue: Rescue,
-    decided_total: int = 0,
-    replan: Callable[[int], object] = lambda total: None,
+    mix: Mix | None = None,
+    decided: tuple[int, int] = (0, 0),
+    replan: Callable[[int, int], object] = nobody,
+    show: Callable[[int, bool], object] = nobody,
     world: World = ALONE,
     trackers: Trackers | None = None,
 ) -> State:
     """Train until the plan is done, the time is up, or the validation loss has stopped falling.
 
     Writes ``events.jsonl``, ``metrics.jsonl``, ``heartbeat`` and ``checkpoints/`` into ``directory`` and goes on
-    from the newest whole checkpoint there. ``replan(total_steps)`` is told when ``plan.minutes`` asks for fewer
-    steps, and ``decided_total`` is what it was told before an interruption (0: nothing). ``rescue`` says how large
+    from the newest whole checkpoint there. ``mix``: how often the items of ``train`` are in an epoch. When
+    ``plan.minutes`` asks for fewer steps, ``replan(total_steps, validations)`` is told, and ``decided`` is what it was
+    told before an interruption. ``show(step, last)`` is called after each validation. ``rescue`` says how large
     blocks may be, and makes them smaller when memory runs out. ``trackers`` get what is written. Returns the final
     state; the best weights are in ``checkpoints/step-<best_step>``. In company every process calls this; the first one
     writes, and each its share of a checkpoint.
@@ -119,7 +107,7 @@ def run_loop(
     events = Events(told["events.jsonl"], also=watched.event)
     metrics = JsonLines(told["metrics.jsonl"], also=watched.row)
     saved, beat = directory / "checkpoints", Heartbeat(directory / "heartbeat").beat if world.first else nobody
-    state, batches = State(), Batches(train.item_lengths, plan)
+    state, batches, planned, said = State(), Batches(train.item_lengths, plan, mix), plan.total_steps, ""
 
     def passed_over(path: Path, why: str) -> None:
         step = int(path.name.removeprefix("step-"))
@@ -130,15 +118,20 @@ def run_loop(
         path, state = found
         optimizer.load(Saved(path))
     if world.first:
-        forget_after(directory / "metrics.jsonl", state.step if found else -1)
+        for name in ("metrics.jsonl", SAMPLES):
+            forget_after(directory / name, state.step if found else -1)
     events.emit("resumed" if found else "started", step=state.step, total_steps=plan.total_steps)
     clock, heap = time.monotonic() - state.seconds, Heap()
 
-    if decided_total and state.step >= MEASURED_STEPS:
-        plan = plan.with_total(decided_total)
+    if decided[0] and state.step >= MEASURED_STEPS:
+        plan = plan.with_total(*decided)
+    if state.total_steps:
+        plan = plan.with_total(state.total_steps)
     scored = objective.documents(valid)
 
     def validate() -> float:
+        nonlocal said
+
         def look(_: int) -> None:
             if stop.requested and world.alone:  # in company all would have to leave at the same block
                 raise _Signalled
@@ -159,6 +152,9 @@ def run_loop(
         state.seconds = time.monotonic() - clock
         metrics.write(step=state.step, **found, seconds=round(state.seconds, 2))
         events.emit("validated", step=state.step, **found)
+        state.validations += 1
+        if (bits := found.get("validation_bits_per_byte")) is not None:
+            said = f", {bits:.3f} bits per byte"
         return found["validation_loss"]
 
     def fitting_step(rate: float) -> tuple[Stepped, float]:
@@ -195,13 +191,28 @@ def run_loop(
             )
         events.emit("saved", step=state.step)
 
+    def in_time() -> tuple[int, int]:
+        """(steps, validations) that ``plan.minutes`` has room for, as the first process sees it."""
+        fits = partial(steps_that_fit, plan, state, time.monotonic() - clock, at_most=planned)
+        total, validations = world.from_first(fits)
+        return total, validations
+
     def judge() -> None:
         """Validate, see whether it is the best so far, and save. A signal is not kept waiting: what is left to
         validate is done after the resume."""
+        nonlocal plan
         state.validated = False
         with suppress(_Signalled):
-            _judge(state, validate(), plan)
+            judge_validation(state, validate(), plan)
             state.validated = True
+            measured = plan.minutes is not None and state.step > MEASURED_STEPS
+            if measured and not state.decay_from and not plan.decays_at(state.step):
+                state.total_steps = in_time()[0]  # as long as the rate stands, its end can be moved
+            if state.total_steps:
+                plan = plan.with_total(state.total_steps)
+            if state.decay_from == state.step:
+                events.emit("decay_began", step=state.step, total_steps=plan.total_steps)
+            show(state.step, state.step >= plan.total_steps or bool(state.stopped))
         save()
 
     def leave_if_asked(*, saved: bool = True) -> None:
@@ -219,6 +230,7 @@ def run_loop(
             beat(0, force=True)
             with suppress(_Signalled):
                 validate()  # the base: what every later figure is compared with
+                show(0, False)
             leave_if_asked()
         if not state.validated:
             judge()
@@ -241,14 +253,11 @@ def run_loop(
                 tokens_per_second=round(tokens / seconds, 1), seconds=round(time.monotonic() - clock, 2),
             )  # fmt: skip
             beat(state.step)
-            advance(1, f"loss {loss:.3f}, {state.tokens / state.step_seconds:.0f} tokens/s")
+            advance(1, f"loss {loss:.3f}, {state.tokens / state.step_seconds:.0f} tokens/s{said}")
             if plan.minutes is not None and state.step == MEASURED_STEPS:
-                elapsed = time.monotonic() - clock
-                plan = plan.with_total(
-                    decided_total or world.from_first(partial(_steps_that_fit, plan, state, elapsed))
-                )
-                replan(plan.total_steps)
-            due = state.step >= plan.total_steps or state.step % plan.validate_every == 0
+                plan = plan.with_total(*(decided if decided[0] else in_time()))
+                replan(plan.total_steps, plan.validations)
+            due = plan.due(state.step)
             if due:
                 judge()
             leave_if_asked(saved=due)
@@ -347,12 +356,6 @@ def _add_gradient(
     return torch.stack([mean.detach().double() for mean in means.values()])
 
 
-def steps_in(lengths: np.ndarray, batch_tokens: int, epochs: float) -> tuple[int, int]:
-    """(steps of one epoch, steps of ``epochs`` epochs)."""
-    per_epoch = num_steps(lengths, batch_tokens)
-    return per_epoch, max(1, math.ceil(per_epoch * epochs - 1e-9))
-
-
 def forget_after(path: Path, step: int) -> None:
     """Take away lines of steps that the checkpoint does not know: they will be written again."""
     if path.is_file():
@@ -363,24 +366,6 @@ def forget_after(path: Path, step: int) -> None:
 
 
 _LOWER_RATE = "lower train.learning_rate, or look at the records named above; the last good checkpoint is kept"
-
-
-def _judge(state: State, loss: float, plan: Plan) -> None:
-    """Best so far, or one more validation without gain?"""
-    if loss < state.best_loss:
-        state.best_loss, state.best_step, state.validations_without_gain = loss, state.step, 0
-        return
-    state.validations_without_gain += 1
-    if state.validations_without_gain >= plan.patience and state.step < plan.total_steps:
-        state.stopped = f"validation loss has not fallen for {plan.patience} validations"
-
-
-def _steps_that_fit(plan: Plan, state: State, elapsed: float) -> int:
-    """As many steps as fit in ``plan.minutes`` at the speed so far, validations included (one was made by now)."""
-    assert plan.minutes is not None
-    validation = max(0.0, elapsed - state.step_seconds)
-    each = state.step_seconds / state.step + validation / plan.validate_every
-    return min(plan.total_steps, state.step + max(0, int((plan.minutes * 60 - elapsed - validation) / each)))
 
 
 def _not_a_number(state: State, numbers: list[int], train: TokenStore, events: Events) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ownchat.config import Config
+from ownchat.config import FROM_NOTHING, Config
 from ownchat.model import account as accounts
 from ownchat.model.account import Account, BlockSize, Memory
 from ownchat.model.attention import STORED_MAX_LENGTH
@@ -96,6 +96,8 @@ def advice(config: Config, memory: Memory, available: int, device: str) -> list[
         ways.append("a smaller block: --set train.block_tokens=512 --set tokenizer.max_tokens=512")
         if config.train.activations in ("auto", "keep"):
             ways.append("activations made again: --set train.activations=recompute")
+    if config.model.base == FROM_NOTHING:
+        return [*ways, "a smaller model: --size"]
     if config.train.method == "full":
         ways.append("an adapter in place of all weights: --method lora")
     if memory.weights > 0.5 * USABLE[device] * available:

@@ -8,6 +8,7 @@ batch is cut into blocks or shared among processes. Preferences: :mod:`ownchat.t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -54,9 +55,16 @@ class Objective(Protocol):
 
 
 class Likelihood:
-    """Supervised fine-tuning and continued pre-training: mean negative log-likelihood of the trained tokens."""
+    """Pre-training and supervised fine-tuning: mean negative log-likelihood of the trained tokens.
+
+    ``num_bytes``: of the text that a validation scores; then it also tells bits per byte, which compares models of
+    other tokenizers, too.
+    """
 
     coefficients: ClassVar[dict[str, float]] = {"nll": 1.0}
+
+    def __init__(self, num_bytes: int = 0) -> None:
+        self._num_bytes = num_bytes
 
     def counts(self, batch: Sequence[Item]) -> dict[str, int]:
         return {"nll": sum(int(np.count_nonzero(weights[1:])) for _, weights in documents_of(batch))}
@@ -71,7 +79,9 @@ class Likelihood:
         return documents_of(valid)
 
     def validation(self, valid: Sequence[Item], scores: Sequence[np.ndarray]) -> dict[str, float]:
-        return {"loss": -float(np.concatenate(scores).mean())}
+        values = np.concatenate(scores)
+        bits = {"bits_per_byte": -float(values.sum()) / math.log(2) / self._num_bytes} if self._num_bytes else {}
+        return {"loss": -float(values.mean())} | bits
 
 
 def documents_of(items: Sequence[Item]) -> list[Document]:

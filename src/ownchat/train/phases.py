@@ -1,6 +1,7 @@
 """The phases of a training, one after the other: what each learns from, and how it goes on from the one before.
 
-``sft`` learns conversations and documents, ``prefer`` preferences. A phase has a directory with ``decisions.json``,
+A model from nothing begins with ``pretrain``: all text, all of its tokens. ``sft`` learns conversations (and documents,
+where the base can speak already), ``prefer`` preferences. A phase has a directory with ``decisions.json``,
 ``metrics.jsonl``, ``events.jsonl``, ``checkpoints/`` and, when it is done, ``result.json``. It begins with the base
 and the trained weights of the phase before at their best step, so a run has one adapter however many phases it has.
 """
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from ownchat import artifacts
-from ownchat.config import Config
+from ownchat.config import FROM_NOTHING, Config
 from ownchat.errors import ConfigError, RunError
 from ownchat.model.activations import check_device
 from ownchat.model.compiled import compiled_kernels
@@ -24,21 +25,26 @@ from ownchat.model.load import can_pack, check_vocabulary, load_model, load_toke
 from ownchat.model.lora import add_lora
 from ownchat.monitor.events import read_lines
 from ownchat.monitor.trackers import follow
+from ownchat.tokenizer.mix import mixes
+from ownchat.tokenizer.packing import Mix, epoch_tokens
 from ownchat.tokenizer.store import TokenStore
+from ownchat.tokenizer.tokens import PRETRAIN
 from ownchat.train import checkpoint, decisions, distributed, memory
 from ownchat.train.decisions import Decisions
-from ownchat.train.distributed import ALONE, World
-from ownchat.train.loop import Plan, run_loop, steps_in
+from ownchat.train.distributed import ALONE, World, nobody
+from ownchat.train.loop import run_loop
 from ownchat.train.micro_batch import fitting
 from ownchat.train.objectives import Likelihood, Objective
 from ownchat.train.optim import Optimizer
 from ownchat.train.preferences import kto_weights
 from ownchat.train.reference import preference_objective
 from ownchat.train.rescue import Rescue
+from ownchat.train.schedule import FEWEST_VALIDATIONS, Plan, Schedule, steps_in
 from ownchat.train.signals import StopRequest
-from ownchat.train.validation import validation_budget, validation_items
+from ownchat.train.validation import Samples, sample_prompts, text_bytes, validation_budget, validation_items
 
 RESULT = "result.json"
+DIAL = "dial.json"  # beside a model from nothing: how it is to be trained (ownchat.model.dial)
 LEARNING_RATES = {"lora": 2e-3, "full": 5e-5}  # LOG.md: tried over three seeds on real questions and answers
 PREFERENCE_LEARNING_RATES = {
     "lora": {"dpo": 2e-4, "kto": 2e-4, "orpo": 5e-4},
@@ -46,19 +52,33 @@ PREFERENCE_LEARNING_RATES = {
 }
 RSLORA_SHARE = 0.25  # of LoRA's rate: at rank 16 rsLoRA's product is scaled by four times as much
 VALIDATIONS_PER_EPOCH = 2
+PRETRAINING_VALIDATIONS, STEPS_BETWEEN_VALIDATIONS = 20, 25  # at most so many, so far apart where steps are few
+PRETRAINING_BETAS = (0.9, 0.95)  # Brown et al. 2020
 
 
 @dataclass(frozen=True)
 class Phase:
     """One part of a training. ``name``: of its directory; ``preference``: none where likelihood is learned."""
 
-    name: Literal["sft", "prefer"]
+    name: Literal["pretrain", "sft", "prefer"]
     train: TokenStore
     valid: TokenStore
     epochs: float
     learning_rate: float
     minutes: float | None
+    batch_tokens: int
+    schedule: Schedule
+    warmup_share: float
+    weight_decay: float
+    optimizer: Literal["adamw", "muon"]
+    betas: tuple[float, float] = (0.9, 0.999)
     preference: Literal["dpo", "kto", "orpo"] | None = None
+    mix: Mix | None = None  # none: everything once in an epoch
+
+    @property
+    def epoch_tokens(self) -> float:
+        """Tokens of one epoch."""
+        return epoch_tokens(self.train.item_lengths, self.mix)
 
 
 @dataclass(frozen=True)
@@ -69,19 +89,39 @@ class Trained:
     best: Path
 
 
-def phases_of(config: Config, tokens: Path) -> list[Phase]:
-    """What there is to train on, in order. ``tokens``: the stage's directory.
+def phases_of(config: Config, tokens: Path, base: Path | None = None) -> list[Phase]:
+    """What there is to train on, in order. ``tokens``: the stage's directory. ``base``: of a model from nothing, where
+    its ``dial.json`` is; none: beside the tokens.
 
     ``train.minutes`` is shared by tokens. Raises :class:`~ownchat.errors.ConfigError` for judged replies with an
-    objective that needs pairs, and :class:`~ownchat.errors.RunError` when there is nothing.
+    objective that needs pairs, and for a ``data.mix`` that names what is not there, and
+    :class:`~ownchat.errors.RunError` when there is nothing.
     """
-    train = config.train
-    share = RSLORA_SHARE if train.method == "lora" and config.model.lora_variant == "rslora" else 1.0
+    train, from_nothing = config.train, config.model.base == FROM_NOTHING
+    if train.optimizer == "muon" and train.method == "lora":
+        raise ConfigError(
+            "train.optimizer = muon is for the matrices of a model, and an adapter's are halves of a product",
+            fix="leave train.optimizer out, or train all weights: --method full",
+        )
+    dial = artifacts.read_json((base or tokens.parent / artifacts.MODEL) / DIAL) if from_nothing else {}
+    kind: Literal["adamw", "muon"] = "muon" if train.optimizer == "muon" else "adamw"
+    common: dict[str, Any] = {
+        "minutes": train.minutes,
+        "batch_tokens": train.batch_tokens,
+        "schedule": "cosine" if train.schedule == "auto" else train.schedule,
+        "warmup_share": train.warmup_share,
+        "weight_decay": train.weight_decay,
+        "optimizer": kind,
+    }
     found: list[Phase] = []
-    store = TokenStore(tokens / "train")
-    if len(store):
-        rate = share * LEARNING_RATES[train.method] if train.learning_rate is None else train.learning_rate
-        found.append(Phase("sft", store, TokenStore(tokens / "valid"), train.epochs, rate, train.minutes))
+    if from_nothing:
+        found.append(_pretraining(config, tokens, dial["pretrain"] | train.pretrain, common))
+    share = RSLORA_SHARE if train.method == "lora" and config.model.lora_variant == "rslora" else 1.0
+    store, valid = TokenStore(tokens / "train"), TokenStore(tokens / "valid")
+    if len(store) and (len(valid) or not from_nothing):
+        usual = dial["sft"]["learning_rate"] if from_nothing else share * LEARNING_RATES[train.method]
+        rate = usual if train.learning_rate is None else train.learning_rate
+        found.append(Phase("sft", store, valid, train.epochs, rate, **common))
     if (tokens / "prefer").is_dir() and len(store := TokenStore(tokens / "prefer" / "train")):
         if store.documents_per_item == 1 and train.preference != "kto":
             raise ConfigError(
@@ -92,36 +132,78 @@ def phases_of(config: Config, tokens: Path) -> list[Phase]:
         rate = train.preference_learning_rate or share * PREFERENCE_LEARNING_RATES[train.method][train.preference]
         valid = TokenStore(tokens / "prefer" / "valid")
         found.append(
-            Phase("prefer", store, valid, train.preference_epochs, rate, train.minutes, preference=train.preference)
+            Phase("prefer", store, valid, train.preference_epochs, rate, preference=train.preference, **common)
         )
     if not found:
         raise RunError("there is nothing to train on", where=str(tokens), fix="run the stages before this one again")
-    if train.minutes is None:
-        return found
-    tokens_of = [phase.train.num_tokens * phase.epochs for phase in found]
+    return _sharing_time(_mixed(config, found))
+
+
+def _pretraining(config: Config, tokens: Path, derived: dict[str, float], common: dict[str, Any]) -> Phase:
+    """All text with all of its tokens, at the numbers that were derived from the model and the text."""
+    own = {
+        "batch_tokens": int(derived["batch_tokens"]),
+        "schedule": "wsd" if config.train.schedule == "auto" else config.train.schedule,
+        "warmup_share": derived["warmup_share"],
+        "weight_decay": derived["weight_decay"],
+        "optimizer": "muon" if config.train.optimizer == "auto" else config.train.optimizer,
+        "betas": PRETRAINING_BETAS,
+    }
+    train, valid = (TokenStore(tokens / PRETRAIN / split) for split in ("train", "valid"))
+    return Phase("pretrain", train, valid, derived["epochs"], derived["learning_rate"], **(common | own))
+
+
+def _mixed(config: Config, phases: list[Phase]) -> list[Phase]:
+    """As ``data.mix`` says; a phase of which it leaves nothing is left out."""
+    found = mixes(config.data.mix, [phase.train for phase in phases])
+    mixed = [replace(phase, mix=mix) for phase, mix in zip(phases, found, strict=True)]
+    kept = [phase for phase in mixed if phase.mix is None or phase.mix.num_documents]
+    if not kept:
+        raise ConfigError("it leaves out everything that there is", where="data.mix")
+    return kept
+
+
+def _sharing_time(phases: list[Phase]) -> list[Phase]:
+    work = [phase.epoch_tokens * phase.epochs for phase in phases]
     return [
-        replace(phase, minutes=train.minutes * mine / sum(tokens_of))
-        for phase, mine in zip(found, tokens_of, strict=True)
+        phase if phase.minutes is None else replace(phase, minutes=phase.minutes * mine / sum(work))
+        for phase, mine in zip(phases, work, strict=True)
     ]
 
 
 def make_plan(config: Config, phase: Phase, block_tokens: int) -> Plan:
     """The settings with everything derived that was left open; ``block_tokens`` see ``micro_batch.py``."""
     train = config.train
-    per_epoch, total = steps_in(phase.train.item_lengths, train.batch_tokens, phase.epochs)
-    return Plan(
+    per_epoch, total = steps_in(phase.train.item_lengths, phase.batch_tokens, phase.epochs, phase.mix)
+    plan = Plan(
         seed=train.seed,
-        batch_tokens=train.batch_tokens,
+        batch_tokens=phase.batch_tokens,
         block_tokens=block_tokens,
         steps_per_epoch=per_epoch,
         total_steps=total,
-        warmup_steps=max(1, round(total * train.warmup_share)),
+        warmup_steps=max(1, round(total * phase.warmup_share)),
         learning_rate=phase.learning_rate,
-        schedule=train.schedule,
+        schedule=phase.schedule,
         clip=train.clip,
         validate_every=train.validate_every or max(1, round(per_epoch / VALIDATIONS_PER_EPOCH)),
         patience=train.patience,
         minutes=phase.minutes,
+    )
+    if phase.name != "pretrain" or train.validate_every is not None:
+        return plan
+    validations = min(PRETRAINING_VALIDATIONS, max(FEWEST_VALIDATIONS, total // STEPS_BETWEEN_VALIDATIONS))
+    return replace(plan, validations=validations, validate_every=max(1, round(total / validations)))
+
+
+def make_optimizer(model: Any, phase: Phase, dtype: str, world: World = ALONE) -> Optimizer:
+    """The optimiser of a phase; ``dtype``: that the model computes in."""
+    return Optimizer(
+        model,
+        weight_decay=phase.weight_decay,
+        kind=phase.optimizer,
+        betas=phase.betas,
+        dtype=getattr(torch, dtype),
+        world=world,
     )
 
 
@@ -156,18 +238,24 @@ def train_phase(
     # packed where the architecture allows it: the same path and the same kernels at a resume
     dtype = choice.dtype if world.alone or config.train.method == "lora" else "float32"  # masters are what is spread
     model = load_model(inputs["base"], dtype=dtype, packed=True, quantize=config.model.quantize)
-    check_vocabulary(model, load_tokenizer(inputs["tokenizer"]), inputs["base"])
+    tokenizer = load_tokenizer(inputs["tokenizer"])
+    check_vocabulary(model, tokenizer, inputs["base"])
     save_weights = prepare(model, config, world, dtype=choice.dtype)
     attention = "packed" if can_pack(model) else "padded"
     choice = decided(lambda: decisions.keep(directory, attention=attention))
     together = world.shard(model, dtype=choice.dtype, whole_base=choice.base == "whole")
     plan = make_plan(config, phase, choice.block_tokens)
     rescue = Rescue(model, directory, choice, block_tokens=plan.block_tokens, setting=config.train.activations)
-    optimizer = Optimizer(model, weight_decay=config.train.weight_decay, world=world)
+    optimizer = make_optimizer(model, phase, choice.dtype, world)
     if before is not None:
         optimizer.load_masters(checkpoint.Saved(before.best))
-    valid = validation_items(phase.valid, validation_budget(phase.train.num_tokens, plan))
+    valid = validation_items(phase.valid, validation_budget(phase.epoch_tokens, plan))
     objective: Objective = Likelihood()
+    show: Callable[[int, bool], object] = nobody
+    if phase.name == "pretrain":
+        objective = Likelihood(text_bytes(tokenizer, valid))
+        prompts = sample_prompts(phase.valid, TokenStore(inputs["tokens"] / "valid"))
+        show = Samples(together, tokenizer, prompts, directory, world).write
     if phase.preference is not None:
         objective = preference_objective(
             config.train,
@@ -181,7 +269,7 @@ def train_phase(
         )
     if choice.compile is None:
         flops = (4 if config.train.method == "lora" else 6) * float(model.num_parameters())
-        flops *= plan.total_steps * phase.train.num_tokens / plan.steps_per_epoch
+        flops *= plan.total_steps * phase.epoch_tokens / plan.steps_per_epoch
         worth = decisions.worth_compiling(config.train.compile, choice, flops, phase.minutes)
         choice = decided(lambda: decisions.keep(directory, compile=worth))
     with (
@@ -190,13 +278,16 @@ def train_phase(
     ):
         state = run_loop(
             together, objective, optimizer, phase.train, valid, plan, directory,
-            save_weights=save_weights, stop=stop, rescue=rescue, world=world, trackers=trackers,
-            decided_total=choice.total_steps,
-            replan=lambda total: decided(lambda: decisions.keep(directory, total_steps=total)),
+            save_weights=save_weights, stop=stop, rescue=rescue, world=world, trackers=trackers, mix=phase.mix,
+            show=show, decided=(choice.total_steps, choice.validations),
+            replan=lambda total, validations: decided(
+                lambda: decisions.keep(directory, total_steps=total, validations=validations)
+            ),
         )  # fmt: skip
     validations = {row["step"]: row for row in read_lines(directory / "metrics.jsonl") if "validation_loss" in row}
     figures = {
         "objective": phase.preference or "likelihood",
+        "optimizer": phase.optimizer,
         "device": choice.device,
         "dtype": choice.dtype,
         "attention": choice.attention,
@@ -217,7 +308,7 @@ def train_phase(
         "base_loss": validations.get(0, {}).get("validation_loss"),
         "before": _validated(validations.get(0, {})),
         "best": _validated(validations.get(state.best_step, {})),
-        "stopped": state.stopped,
+        "stopped": state.stopped or _decayed(state, plan),
         "plan": asdict(plan),
         "activations": rescue.activations(state.step),
         "validation_block_tokens": rescue.block_tokens(state.step, "validate"),
@@ -240,6 +331,13 @@ def prepare(model: Any, config: Config, world: World = ALONE, *, dtype: str = "f
         return lambda path: world.save_adapter(wrapped, path / "adapter")
     model.requires_grad_(True)
     return lambda path: world.save_model(model, path / "model", dtype=dtype)
+
+
+def _decayed(state: checkpoint.State, plan: Plan) -> str:
+    if not state.decay_from:
+        return ""
+    what = f"validation loss had not fallen for {plan.patience} validations"
+    return f"{what}, so the rate fell from step {state.decay_from}"
 
 
 def _done(directory: Path) -> Trained | None:

@@ -24,7 +24,7 @@ from ownchat.errors import RunError, UserError
 from ownchat.model import account as accounts
 from ownchat.model.account import Account, BlockSize, Memory
 from ownchat.train.decisions import Decisions
-from ownchat.train.loop import Plan
+from ownchat.train.schedule import Plan
 from ownchat.train.speed import Speed
 from ownchat.train.workload import Workload
 
@@ -139,7 +139,6 @@ def run(request: dict[str, Any]) -> Probe:
     from ownchat.train import checkpoint, memory, phases
     from ownchat.train.loop import Batches, train_step
     from ownchat.train.objectives import Likelihood, documents_of
-    from ownchat.train.optim import Optimizer
     from ownchat.train.validation import validation_budget, validation_documents
     from ownchat.train.workload import validation_blocks
 
@@ -148,24 +147,24 @@ def run(request: dict[str, Any]) -> Probe:
     memory.keep_freed_pages()
     memory.reset_peak()
     torch.set_num_threads(choice.threads)
-    phase = phases.phases_of(config, inputs["tokens"])[0]
+    phase = phases.phases_of(config, inputs["tokens"], inputs["base"])[0]
     train, valid = phase.train, phase.valid
     libraries = memory.held_bytes()
     start = time.monotonic()
     model = load_model(inputs["base"], dtype=choice.dtype, packed=True, quantize=config.model.quantize)
     use_activations(model, choice.activations)
     save_weights = phases.prepare(model, config)
-    optimizer = Optimizer(model, weight_decay=config.train.weight_decay)
+    optimizer = phases.make_optimizer(model, phase, choice.dtype)
     load_seconds = time.monotonic() - start
     packed, share = can_pack(model), shares_prefix_on(choice.device)
 
-    documents = validation_documents(valid, validation_budget(train.num_tokens, plan))
+    documents = validation_documents(valid, validation_budget(phase.epoch_tokens, plan))
     block = max(validation_blocks(documents, plan.block_tokens), key=lambda block: sum(len(ids) for ids, _ in block))
     start = time.monotonic()
     score_documents(model, block, block_tokens=plan.block_tokens)
     validation_seconds = time.monotonic() - start
 
-    batches, seconds, sizes = Batches(train.item_lengths, plan), [], []
+    batches, seconds, sizes = Batches(train.item_lengths, plan, phase.mix), [], []
     for step in request["steps"]:
         start = time.monotonic()
         blocks = [[train.item(number) for number in numbers] for numbers in batches.at(step, plan.block_tokens)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ownchat.generate import export
 from ownchat.model import quantize
 from ownchat.model.load import load_model, load_tokenizer
 from ownchat.model.lora import load_adapter
+from ownchat.monitor.progress import say
 from ownchat.tokenizer.store import Document
 from ownchat.train import checkpoint, memory
 from ownchat.train.distributed import join
@@ -37,12 +39,15 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
     Under ``torchrun`` every process calls this; the first one makes and returns the result.
     """
     world = join()
-    key = artifacts.stage_key(config, SECTIONS, inputs)
+    key = key_of(config, inputs)
     if report := artifacts.completed(output, key):
         return report
     quantize.check(config.model.quantize, config.train.method)
-    phases = phases_of(config, inputs["tokens"])
+    phases = phases_of(config, inputs["tokens"], inputs["base"])
     world.from_first(lambda: _begin(config, key, output, force))
+    for phase in phases if world.first else ():
+        if phase.mix is not None:
+            say(f"data.mix, {phase.name}: {phase.mix.described()}")
     memory.reset_peak()
     done: dict[str, Trained] = {}
     with StopRequest(repeated=not world.alone) as stop:
@@ -59,6 +64,12 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
     counts = {name: sum(phase.figures[name] for phase in done.values()) for name in ("steps", "tokens")}
     report = Report("train", output, counts, details, details["seconds"])
     return artifacts.commit(key, config, SECTIONS, report)
+
+
+def key_of(config: Config, inputs: dict[str, Path]) -> str:
+    """What the result depends on."""
+    key = artifacts.stage_key(config, SECTIONS, inputs)
+    return f"{key}+{json.dumps(config.data.mix)}" if config.data.mix else key
 
 
 def _details(config: Config, inputs: dict[str, Path], done: dict[str, Trained], phases: list[Phase]) -> dict[str, Any]:
@@ -150,12 +161,15 @@ def derived(config: Config, report: Report) -> dict[str, tuple[Any, str]]:
         reasons["train.block_tokens"] = (facts["plan"]["block_tokens"], "what fits the memory")
     if train.learning_rate is None and "sft" in facts["phases"]:
         rate = facts["phases"]["sft"]["plan"]["learning_rate"]
-        reasons["train.learning_rate"] = (rate, f"default of {train.method}")
+        why = "from the rate of pre-training" if "pretrain" in facts["phases"] else f"default of {train.method}"
+        reasons["train.learning_rate"] = (rate, why)
     if train.preference_learning_rate is None and "prefer" in facts["phases"]:
         rate = facts["phases"]["prefer"]["plan"]["learning_rate"]
         reasons["train.preference_learning_rate"] = (rate, f"default of {train.preference} with {train.method}")
     if train.validate_every is None:
-        reasons["train.validate_every"] = (facts["plan"]["validate_every"], f"{VALIDATIONS_PER_EPOCH} in an epoch")
+        plan = facts["plan"]
+        how_many = f"{plan['validations']} in all" if plan["validations"] else f"{VALIDATIONS_PER_EPOCH} in an epoch"
+        reasons["train.validate_every"] = (plan["validate_every"], how_many)
     if train.threads is None:
         reasons["train.threads"] = (facts["threads"], "cores of this machine")
     if config.model.dtype == "auto":

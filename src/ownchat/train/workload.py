@@ -12,8 +12,10 @@ import numpy as np
 
 from ownchat.model import account as accounts
 from ownchat.model.account import BlockSize
+from ownchat.tokenizer.packing import Mix
 from ownchat.tokenizer.store import TokenStore
-from ownchat.train.loop import Batches, Plan
+from ownchat.train.loop import Batches
+from ownchat.train.schedule import Plan
 
 SAMPLED_STEPS = 400  # steps whose blocks are laid out to know their size; more are estimated from these
 
@@ -29,6 +31,7 @@ class Workload:
     work: BlockSize
     num_blocks: int
     validation: BlockSize  # one validation
+    validation_tokens: int
     validation_blocks: int
     candidates: tuple[tuple[int, int], ...]  # (step, block) that may take most memory
     largest: tuple[BlockSize, ...]  # their sizes,
@@ -40,17 +43,24 @@ class Workload:
 
 
 def workload(
-    train: TokenStore, valid: Sequence[Any], plan: Plan, *, packed: bool = True, share_prefix: bool = True
+    train: TokenStore,
+    valid: Sequence[Any],
+    plan: Plan,
+    *,
+    packed: bool = True,
+    share_prefix: bool = True,
+    mix: Mix | None = None,
 ) -> Workload:
     """What :func:`~ownchat.train.loop.run_loop` will do by ``plan``, without early stopping and ``train.minutes``.
 
-    ``packed``, ``share_prefix``: how blocks are made, see :func:`~ownchat.model.block.make_block`.
+    ``packed``, ``share_prefix``: how blocks are made, see :func:`~ownchat.model.block.make_block`. ``mix``: how often
+    items are in an epoch.
     """
 
     def size(documents: Sequence[Any]) -> BlockSize:
         return accounts.size_of(documents, packed=packed, share_prefix=share_prefix)
 
-    lengths, batches = train.item_lengths, Batches(train.item_lengths, plan)
+    lengths, batches = train.item_lengths, Batches(train.item_lengths, plan, mix)
 
     def documents(block: Any) -> list[Any]:
         return [document for number in block for document in train.item(int(number)).documents]
@@ -87,6 +97,7 @@ def workload(
         work=_scaled(reduce(add, sizes), grow),
         num_blocks=num_blocks,
         validation=reduce(add, of_valid),
+        validation_tokens=sum(len(ids) for ids, _ in valid),
         validation_blocks=len(of_valid),
         candidates=candidates,
         largest=largest,

@@ -1,22 +1,12 @@
-"""Every setting there is, its default, and where its value came from.
-
-One YAML file with flat sections, ``--set section.key=value`` on top, and a few flags that are aliases
-(:data:`ALIASES`). All defaults work. ``None`` means *derived*: the stage that needs the value computes it from
-the data or the machine and writes what it took beside the results.
-"""
+"""The settings by section, each with its default and what it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from ownchat.errors import ConfigError, nearest
-
-Origins = dict[str, str]  # "train.epochs" -> "default" | "given (config.yaml)" | "given (--set)" | "derived (why)"
+FROM_NOTHING = "scratch"  # model.base
 
 
 class _Section(BaseModel):
@@ -49,6 +39,9 @@ class DataConfig(_Section):
     date_order: Literal["auto", "day", "month", "year"] = Field("auto", description="what a date in a chat starts with")
     reviews: Literal["pairs", "preferences"] = Field(
         "pairs", description="rated texts: instruction pairs, or a better beside a worse one"
+    )
+    mix: dict[str, float] = Field(
+        {}, description='passes over a part in an epoch: {documents: 2, conversations: 0.5, "*faq*": 3}; others 1'
     )
     workers: int | None = Field(None, ge=1, description="files read at once; none: one for each core")
     engine: Literal["local", "ray"] = Field(
@@ -132,12 +125,28 @@ class TokenizerConfig(_Section):
     """How records become tokens."""
 
     max_tokens: int | None = Field(None, ge=16, description="longest piece; longer ones are split, never cut")
+    base: str | None = Field(
+        None, description="tokenizer to use: a directory, a run, a model; none: the base's, or a new one for scratch"
+    )
+    kind: Literal["bpe", "word", "char", "byte"] = Field(
+        "bpe", description="what a new tokenizer's tokens are: pieces of words, words, characters, bytes"
+    )
+    vocab: int | None = Field(None, ge=1, description="tokens of a new tokenizer; none: from the size of the text")
 
 
 class ModelConfig(_Section):
     """Which model is trained, and in what form."""
 
-    base: str = Field("starter", description='"starter", a local directory, or a Hugging Face id')
+    base: str = Field(
+        "starter", description='"starter", a local directory, a Hugging Face id, or "scratch": a model from nothing'
+    )
+    size: str | None = Field(
+        None, description="of a model from nothing: 30M, 1.3B, gpt2 ... gpt2-xl, gpt3-125m ... gpt3-13b; none: derived"
+    )
+    architecture: Literal["qwen3", "llama", "gpt2"] = Field("qwen3", description="of a model from nothing")
+    shape: dict[Literal["layers", "width", "heads", "kv_heads", "inner"], int] = Field(
+        {}, description="of a model from nothing, where it is not to be derived from its size: {layers: 8, width: 512}"
+    )
     dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 where measured faster")
     quantize: Literal["none", "4bit"] = Field(
         "none", description="hold the frozen base in four bits while an adapter is trained; needs ownchat[gpu]"
@@ -190,7 +199,15 @@ class TrainConfig(_Section):
         "auto", description="the last two take time and save memory, offload on a GPU only; auto: when memory runs out"
     )
     learning_rate: float | None = Field(None, gt=0, description="none: 2e-3 for LoRA (rslora: 5e-4), 5e-5 for full")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after warm-up")
+    schedule: Literal["auto", "cosine", "linear", "constant", "wsd"] = Field(
+        "auto", description="how the rate falls after warm-up; auto: wsd (at the end) from nothing, else cosine"
+    )
+    optimizer: Literal["auto", "adamw", "muon"] = Field(
+        "auto", description="muon: for hidden matrices, AdamW for the rest; auto: muon from nothing, else adamw"
+    )
+    pretrain: dict[Literal["epochs", "learning_rate", "batch_tokens", "weight_decay"], float] = Field(
+        {}, description="of pre-training, where it is not to be derived: {epochs: 4, learning_rate: 0.003}"
+    )
     warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices (AdamW)")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -222,164 +239,20 @@ class Config(_Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     train: TrainConfig = TrainConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _all_weights_from_nothing(cls, values: Any) -> Any:
+        """A model from nothing trains all its weights unless something else is asked for."""
+        if isinstance(values, dict) and isinstance(model := values.get("model"), dict):
+            train = values.get("train") or {}
+            if model.get("base") == FROM_NOTHING and isinstance(train, dict) and "method" not in train:
+                return values | {"train": train | {"method": "full"}}
+        return values
 
-# flag -> key. A flag is another name of a key and nothing more.
-ALIASES: dict[str, str] = {
-    "base": "model.base",
-    "method": "train.method",
-    "epochs": "train.epochs",
-    "minutes": "train.minutes",
-    "seed": "train.seed",
-    "system": "data.system",
-    "assistant": "data.assistant",
-    "assistant_domain": "data.assistant_domain",
-}
-
-
-def keys() -> dict[str, Any]:
-    """Every key with its default, as ``{"train.epochs": 2.0, ...}``."""
-    return flatten(Config())
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """The configuration as ``{"section.key": value}``."""
-    dumped = config.model_dump()
-    return {f"{section}.{key}": value for section, values in dumped.items() for key, value in values.items()}
-
-
-def load_config(
-    path: Path | None = None,
-    *,
-    sets: Sequence[str] = (),
-    values: Mapping[str, Any] | None = None,
-    recipe: Mapping[str, Any] | None = None,
-) -> tuple[Config, Origins]:
-    """Defaults, the YAML file at ``path``, a ``recipe``'s values, ``values`` (flags), ``sets`` (``"train.epochs=3"``).
-
-    Each goes over the one before; a flag that is None was not given, a recipe's None is a value.
-
-    Returns the configuration and, for every key, where its value came from. Raises :class:`ConfigError` for a
-    file that is not YAML, an unknown section or key (with the nearest name), and a value out of range.
-
-    >>> config, origins = load_config(sets=["train.epochs=1"])
-    >>> config.train.epochs, origins["train.epochs"], origins["train.seed"]
-    (1.0, 'given (--set)', 'default')
-    """
-    origins: Origins = dict.fromkeys(keys(), "default")
-    sections: dict[str, dict[str, Any]] = {}
-    if path is not None:
-        for key, value in _read_yaml(path).items():
-            _place(sections, key, value, where=str(path))
-            origins[key] = f"given ({path.name})"
-    for key, value in (recipe or {}).items():
-        _place(sections, key, value, where="recipe")
-        origins[key] = "given (recipe)"
-    for key, value in (values or {}).items():
-        if value is not None:
-            _place(sections, key, value, where="flag")
-            origins[key] = "given (flag)"
-    for text in sets:
-        key, separator, raw = text.partition("=")
-        if not separator:
-            raise ConfigError(f'"{text}" has no "="', where="--set", fix="write --set section.key=value")
-        try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value {raw!r} cannot be read", where=f"--set {key}", fix="quote it") from error
-        _place(sections, key.strip(), value, where="--set")
-        origins[key.strip()] = "given (--set)"
-    return check_values(sections, where=str(path) if path else "configuration"), origins
-
-
-def with_derived(config: Config, origins: Origins, derived: Mapping[str, tuple[Any, str]]) -> tuple[Config, Origins]:
-    """A copy with derived values filled in: ``{"train.learning_rate": (1e-3, "LoRA")}``."""
-    sections = config.model_dump()
-    origins = dict(origins)
-    for key, (value, why) in derived.items():
-        _place(sections, key, value, where="derived")
-        origins[key] = f"derived ({why})"
-    return check_values(sections, where="derived"), origins
-
-
-def to_yaml(config: Config, origins: Origins) -> str:
-    """The effective configuration as YAML that :func:`load_config` reads, each line with its origin."""
-    lines = ["# The settings of this run; each line says where its value came from."]
-    for section, values in config.model_dump().items():
-        lines.append(f"{section}:")
-        for key, value in values.items():
-            text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip()
-            text = text.removesuffix("\n...").strip()
-            lines.append(f"  {key}: {text}  # {origins.get(f'{section}.{key}', 'default')}")
-    return "\n".join(lines) + "\n"
-
-
-def options_page() -> str:
-    """Every key as a Markdown page, made from the models above: ``docs/configuration.md``."""
-    lines = [
-        "# Settings",
-        "",
-        "Everything works without a setting. `ownchat train FOLDER --config mine.yaml` reads a file of sections,",
-        "`--set section.key=value` changes one key and wins over the file, and a few flags are other names of keys:",
-        ", ".join(f"`--{flag.replace('_', '-')}` is `{key}`" for flag, key in ALIASES.items()) + ".",
-        "",
-        "The settings of a run, with where each value came from (given, default, derived), are in its `config.yaml`,",
-        "which can be given to `--config` again. `null` means derived: from the data, or measured on the machine.",
-    ]
-    for section, model in Config.model_fields.items():
-        fields = model.annotation.model_fields  # type: ignore[union-attr]
-        about = (model.annotation.__doc__ or "").strip()
-        lines += ["", f"## {section}", "", about, "", "| key | default | what it is |", "|---|---|---|"]
-        for name, field in fields.items():
-            default = yaml.safe_dump(field.default, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
-            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-            about = field.description or ""
-            about += f" ({', '.join(choices)})" if choices else ""
-            lines.append(f"| `{section}.{name}` | `{default}` | {about} |")
-    return "\n".join(lines) + "\n"
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """``{"section.key": value}`` of a file."""
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError("there is no such file", where=str(path), fix="check the path after --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"not readable as YAML: {error}", where=str(path), fix="see docs/configuration.md") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ConfigError("the file must hold sections such as train:", where=str(path))
-    flat: dict[str, Any] = {}
-    for section, values in loaded.items():
-        if section not in Config.model_fields:
-            hint = nearest(str(section), Config.model_fields)
-            raise ConfigError(f'unknown section "{section}"', where=str(path), fix=hint or _sections())
-        if not isinstance(values, dict | None):
-            raise ConfigError(f'section "{section}" must hold keys, not {values!r}', where=str(path))
-        flat |= {f"{section}.{key}": value for key, value in (values or {}).items()}
-    return flat
-
-
-def _place(sections: dict[str, dict[str, Any]], key: str, value: Any, *, where: str) -> None:
-    known = keys()
-    if key not in known:
-        hint = nearest(key, known) or nearest(key.split(".")[-1], [name.split(".")[1] for name in known])
-        raise ConfigError(f'unknown key "{key}"', where=where, fix=hint or "see docs/configuration.md for all keys")
-    section, _, name = key.partition(".")
-    sections.setdefault(section, {})[name] = value
-
-
-def _sections() -> str:
-    return "sections are " + ", ".join(Config.model_fields)
-
-
-def check_values(sections: dict[str, dict[str, Any]], *, where: str) -> Config:
-    """The configuration of ``{"train": {"epochs": 3}}``; raises :class:`ConfigError` for a value out of range."""
-    try:
-        return Config.model_validate(sections)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:2])
-        given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"  # of a section as a whole
-        raise ConfigError(f"{key}{given}: {first['msg'].removeprefix('Value error, ').lower()}", where=where) from error
+    @model_validator(mode="after")
+    def _what_a_base_decides(self) -> Config:
+        if self.model.base != FROM_NOTHING and (self.model.size is not None or self.model.shape):
+            raise ValueError("model.size and model.shape are of a model from nothing: give model.base = scratch, too")
+        if self.model.base == FROM_NOTHING and self.train.method == "lora":
+            raise ValueError("model.base = scratch trains all weights: train.method = lora has nothing to stand beside")
+        return self

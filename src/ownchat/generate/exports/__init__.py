@@ -1,0 +1,1 @@
+"""Finished models for other programs (GGUF, Ollama, vLLM), and the proof that they answer as the model does."""
