@@ -290,6 +290,19 @@ def test_muon_is_for_all_weights(inputs: dict[str, Path]) -> None:
         phases_of(adapter, inputs["tokens"])
 
 
+def test_a_faster_machine_uses_its_minutes(inputs: dict[str, Path]) -> None:
+    """The passes come from a guessed speed: with a limit in minutes there are more to choose from, and not without."""
+
+    def planned(*sets: str) -> tuple[int, int]:
+        config = settings(*sets)
+        plan = make_plan(config, phases_of(config, inputs["tokens"], inputs["base"])[0], 600)
+        return plan.total_steps, plan.warmup_steps
+
+    steps, warmup = planned()
+    assert planned("train.minutes=10") == (2 * steps, warmup)
+    assert planned("train.minutes=10", "train.pretrain={epochs: 2}") == (steps, warmup)
+
+
 def test_minutes_are_shared_by_tokens(inputs: dict[str, Path]) -> None:
     pretrain, sft = phases_of(settings("train.minutes=10"), inputs["tokens"], inputs["base"])
     assert pretrain.minutes is not None and sft.minutes is not None

@@ -23,6 +23,7 @@ from ownchat.model.activations import check_device
 from ownchat.model.compiled import compiled_kernels
 from ownchat.model.load import can_pack, check_vocabulary, load_model, load_tokenizer
 from ownchat.model.lora import add_lora
+from ownchat.model.scaling_law import MOST_EPOCHS
 from ownchat.monitor.events import read_lines
 from ownchat.monitor.trackers import follow
 from ownchat.tokenizer.mix import mixes
@@ -54,6 +55,7 @@ PREFERENCE_LEARNING_RATES = {
 }
 RSLORA_SHARE = 0.25  # of LoRA's rate: at rank 16 rsLoRA's product is scaled by four times as much
 VALIDATIONS_PER_EPOCH = 2
+FASTER = 2.0  # a machine may be than was guessed
 PRETRAINING_VALIDATIONS, STEPS_BETWEEN_VALIDATIONS = 20, 25  # at most so many, so far apart where steps are few
 PRETRAINING_BETAS = (0.9, 0.95)  # Brown et al. 2020
 
@@ -176,14 +178,18 @@ def _sharing_time(phases: list[Phase]) -> list[Phase]:
 def make_plan(config: Config, phase: Phase, block_tokens: int) -> Plan:
     """The settings with everything derived that was left open; ``block_tokens`` see ``micro_batch.py``."""
     train = config.train
-    per_epoch, total = steps_in(phase.train.item_lengths, phase.batch_tokens, phase.epochs, phase.mix)
+    epochs = phase.epochs
+    if phase.name == "pretrain" and phase.minutes is not None and "epochs" not in train.pretrain:
+        # They come from a guessed speed; a faster machine is to use its minutes. The loop ends in time.
+        epochs = max(epochs, min(MOST_EPOCHS, FASTER * epochs))
+    per_epoch, total = steps_in(phase.train.item_lengths, phase.batch_tokens, epochs, phase.mix)
     plan = Plan(
         seed=train.seed,
         batch_tokens=phase.batch_tokens,
         block_tokens=block_tokens,
         steps_per_epoch=per_epoch,
         total_steps=total,
-        warmup_steps=max(1, round(total * phase.warmup_share)),
+        warmup_steps=max(1, round(total * phase.warmup_share * phase.epochs / epochs)),
         learning_rate=phase.learning_rate,
         schedule=phase.schedule,
         clip=train.clip,
