@@ -6,10 +6,12 @@
 
 Every peer gets ``--minutes`` from the start of its process, at three learning rates; ownchat gets shares of that time
 (``--shares``), at three rates, too. Held out are the last tenth of the text's bytes. Same tokens for all (of the
-tokenizer that ownchat learns from the first nine tenths), same number of weights, same context and batch; each side has
-its own architecture (Qwen3, Llama), optimiser and schedule, which ends when its time ends. One scorer for all: plain
-transformers in float32. TinyShakespeare is read from ``$OWNCHAT_DATASETS`` (default: ``../shared/datasets``). Run it
-alone on the machine. Prints a table and, last, one line of JSON.
+tokenizer that ownchat learns from the text before), same number of weights, same context, same batch within one
+sequence, same learning rates at and below the one that ownchat derives (decay, optimiser and schedule are each side's
+own, and the schedule ends when its time ends). Size and batch are what ownchat's dial chooses for its share of the time.
+LitGPT compiles, Trainer does not. One scorer for all: plain transformers in float32. TinyShakespeare is read from
+``$OWNCHAT_DATASETS`` (default: ``../shared/datasets``). Run it alone on the machine. Prints a table and, last, one line
+of JSON.
 """
 
 from __future__ import annotations
@@ -28,14 +30,12 @@ from train import PEERS, datasets, note, peer_venv, run_json
 
 HERE = Path(__file__).resolve().parent / "scratch_peers"
 HELD_OUT, VALID = 0.1, 0.02  # of the text: scored at the end; and, of the rest, for ownchat's own validations
-RATES = (3e-4, 1e-3, 3e-3)  # of the peers, for AdamW
-FACTORS = (0.5, 1.0, 2.0)  # of ownchat's own rate
+FACTORS = (0.25, 0.5, 1.0)  # of the rate that ownchat derives, which is near the highest that AdamW takes
 NAMES = {
-    "ownchat": "ownchat",
-    "litgpt": "LitGPT, bf16-true",
-    "trainer": "Trainer, float32",
-    "autocast": "Trainer, bf16",
-}
+    "ownchat": "ownchat", "litgpt": "LitGPT, bf16-true", "litgpt-mixed": "LitGPT, bf16-mixed",
+    "trainer": "Trainer, float32", "autocast": "Trainer, bf16",
+}  # fmt: skip
+SCRIPTS = {"autocast": "with_trainer.py", "litgpt-mixed": "with_litgpt.py"}
 
 
 def main() -> None:
@@ -139,10 +139,9 @@ def write_stores(directory: Path, ids: dict[str, np.ndarray], context: int, voca
 def trained(side: str, task: dict[str, Any], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One side at each of its times and learning rates, with the held-out loss of what it made."""
     shares = arguments.shares if side == "ownchat" else [1.0]
-    rates = [task["learning_rate"] * factor for factor in FACTORS] if side == "ownchat" else list(RATES)
-    rates = rates if arguments.rates == 3 else rates[1:2]
-    python = peer_venv("litgpt") if side == "litgpt" else sys.executable
-    script = {"autocast": "with_trainer.py"}.get(side, f"with_{side}.py")
+    rates = [task["learning_rate"] * factor for factor in (FACTORS if arguments.rates == 3 else FACTORS[-1:])]
+    python = peer_venv("litgpt") if side.startswith("litgpt") else sys.executable
+    script = SCRIPTS.get(side, f"with_{side}.py")
     results = []
     for share in shares:
         for rate in rates:
@@ -150,6 +149,7 @@ def trained(side: str, task: dict[str, Any], arguments: argparse.Namespace) -> l
                 minutes = share * arguments.minutes
                 common = task | {
                     "output": output, "minutes": minutes, "learning_rate": rate, "bfloat16": side == "autocast",
+                    "precision": "bf16-mixed" if side == "litgpt-mixed" else "bf16-true",
                     "method": "full", "steps": 0, "warm": 1, "seconds": 0,
                 }  # fmt: skip
                 environment = {"PYTHONPATH": str(PEERS)}

@@ -1,4 +1,4 @@
-"""LitGPT's ``pretrain`` in bf16-true on a Llama of the same shape; only the schedule follows the clock.
+"""LitGPT's ``pretrain`` on a Llama of the same shape, in bf16-true or mixed; only the schedule follows the clock.
 
 Runs in an environment of its own, which holds neither transformers nor this project.
 """
@@ -18,10 +18,10 @@ from litgpt.config import Config
 from litgpt.data import DataModule
 from litgpt.scripts.convert_lit_checkpoint import convert_lit_checkpoint
 from litgpt.utils import save_config
-from schedule import rate_share
+from schedule import batch_of, rate_share
 from torch.utils.data import DataLoader
 
-MICRO_BATCH = 4  # its default
+MICRO_BATCH = 4  # its default, or the next smaller that divides the batch
 
 
 class Windows(DataModule):
@@ -77,16 +77,16 @@ def main() -> None:
         return plain_fit(*arguments, **given)
 
     pretrain.fit = fit
-    sequences = max(MICRO_BATCH, round(task["batch_tokens"] / context) // MICRO_BATCH * MICRO_BATCH)
+    sequences, micro = batch_of(task, MICRO_BATCH)
     with contextlib.suppress(Enough):
         pretrain.setup(
             "scratch",
             model_config=config,
             out_dir=output / "litgpt",
-            precision="bf16-true",
+            precision=task["precision"],
             data=Windows(directory, context, clock),
             train=TrainArgs(
-                save_interval=None, log_interval=10**9, global_batch_size=sequences, micro_batch_size=MICRO_BATCH,
+                save_interval=None, log_interval=10**9, global_batch_size=sequences, micro_batch_size=micro,
                 max_tokens=10**15, max_norm=1.0, max_seq_length=context, tie_embeddings=True,
             ),
             eval=EvalArgs(interval=10**9, max_iters=1, initial_validation=False, final_validation=False),
@@ -100,15 +100,15 @@ def main() -> None:
         )  # fmt: skip
     target = output / "model"
     clock.write(
-        dtype="bf16-true",
+        dtype=task["precision"],
         packages=("litgpt", "lightning"),
         steps=len(clock.ends),
         trained_tokens=sum(clock.tokens),
         model=str(target),
     )
     plain = trained["model"]
-    while hasattr(plain, "_forward_module") or hasattr(plain, "_orig_mod"):
-        plain = getattr(plain, "_forward_module", None) or plain._orig_mod
+    while (inner := next((name for name in ("_forward_module", "_orig_mod") if hasattr(plain, name)), "")) != "":
+        plain = getattr(plain, inner)  # a compiled module has no truth value
     target.mkdir(parents=True)
     torch.save({"model": plain.state_dict()}, target / "lit_model.pth")
     save_config(config, target)

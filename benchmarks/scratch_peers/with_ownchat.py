@@ -20,7 +20,8 @@ def main() -> None:
     task = read_task()
     directory, output = Path(task["directory"]), Path(task["output"])
     shape = {name: task["size"][name] for name in ("layers", "width", "heads", "kv_heads", "inner")}
-    values = {"model.base": "scratch", "model.shape": shape, "train.pretrain": {"learning_rate": task["learning_rate"]}}
+    given = {"learning_rate": task["learning_rate"], "batch_tokens": task["batch_tokens"]}
+    values = {"model.base": "scratch", "model.shape": shape, "train.pretrain": given}
     values["train.minutes"] = (deadline(task) - time.time() - LOAD_SECONDS) / 60
     config, _ = load_config(values=values)
     inputs = {"tokens": directory / "tokens", "tokenizer": directory / "tokenizer"}

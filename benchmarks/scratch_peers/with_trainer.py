@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from clock import Clock, Enough, measured_trainer, read_task, trainer_settings
-from schedule import rate_share
+from schedule import batch_of, rate_share
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
 
@@ -35,11 +35,10 @@ def main() -> None:
     clock, directory = Clock(task), Path(task["directory"])
     set_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory / "base"), dtype=torch.float32)
-    sequences = max(1, round(task["batch_tokens"] / task["context"]))
-    micro = min(MICRO_BATCH, sequences)
+    sequences, micro = batch_of(task, MICRO_BATCH)
     settings = trainer_settings(task) | {
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": max(1, sequences // micro),
+        "gradient_accumulation_steps": sequences // micro,
         "learning_rate": task["learning_rate"],
         "weight_decay": 0.1,
         "adam_beta2": 0.95,

@@ -27,7 +27,7 @@ from ownchat.tokenizer.stage import load_tokenizer, run_tokenizer
 from ownchat.tokenizer.store import TokenStore
 from ownchat.tokenizer.tokens import run_tokens
 from ownchat.train import loop
-from ownchat.train.phases import make_plan, phases_of
+from ownchat.train.phases import make_plan, phases_of, with_room
 from ownchat.train.stage import derived, key_of, run
 from ownchat.train.validation import text_bytes, validation_items
 
@@ -295,7 +295,8 @@ def test_a_faster_machine_uses_its_minutes(inputs: dict[str, Path]) -> None:
 
     def planned(*sets: str) -> tuple[int, int]:
         config = settings(*sets)
-        plan = make_plan(config, phases_of(config, inputs["tokens"], inputs["base"])[0], 600)
+        phase = phases_of(config, inputs["tokens"], inputs["base"])[0]
+        plan = make_plan(config, with_room(config, phase), 600)
         return plan.total_steps, plan.warmup_steps
 
     steps, warmup = planned()

@@ -36,7 +36,7 @@ RecipeOption = Annotated[
 BaseOption = Annotated[str | None, typer.Option("--base", help="starter, scratch, a directory, a run, a hub id.")]
 SizeOption = Annotated[str | None, typer.Option("--size", help="Of a model from nothing: 30M, gpt2, gpt3-125m.")]
 MethodOption = Annotated[str | None, typer.Option("--method", help="lora or full.")]
-EpochsOption = Annotated[float | None, typer.Option("--epochs", help="Passes over the data at most.")]
+EpochsOption = Annotated[float | None, typer.Option("--epochs", help="Passes of fine-tuning at most.")]
 MinutesOption = Annotated[float | None, typer.Option("--minutes", help="Training time at most.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Order of the data and start of the adapter.")]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message for conversations without one.")]

@@ -188,7 +188,7 @@ class TrainConfig(_Section):
     method: Literal["lora", "full"] = Field(
         "lora", description="train an adapter beside frozen weights, or all weights"
     )
-    epochs: float = Field(2.0, gt=0, description="passes over the train split at most; early stopping may end sooner")
+    epochs: float = Field(2.0, gt=0, description="passes of fine-tuning at most; early stopping may end sooner")
     minutes: float | None = Field(None, gt=0, description="stop after this time, at the end of the schedule")
     batch_tokens: int = Field(2048, ge=1, description="tokens in one optimiser step, over all processes")
     block_tokens: int | None = Field(None, ge=1, description="most tokens in one forward pass; none: from the memory")

@@ -27,7 +27,7 @@ def trained(phase: str, facts: dict[str, Any]) -> str:
     text = f"{facts['steps']} steps, {facts['tokens_per_second']:,.0f} tokens/s, "
     if phase == "pretrain" and "bits_per_byte" in facts["best"]:
         bits = (facts[when]["bits_per_byte"] for when in ("before", "best"))
-        return f"read {text}bits per byte {' -> '.join(f'{value:.3f}' for value in bits)}"
+        return f"pre-training: {text}bits per byte {' -> '.join(f'{value:.3f}' for value in bits)}"
     text += f"validation loss {facts['base_loss']:.3f} -> {facts['best_loss']:.3f}"
     if phase != "prefer":
         return text

@@ -175,21 +175,26 @@ def _sharing_time(phases: list[Phase]) -> list[Phase]:
     ]
 
 
+def with_room(config: Config, phase: Phase) -> Phase:
+    """With more passes to choose from where they come from a guessed speed: a faster machine is to use its minutes, at
+    the end of which the loop ends in any case."""
+    if phase.name != "pretrain" or phase.minutes is None or "epochs" in config.train.pretrain:
+        return phase
+    more = max(1.0, min(FASTER, MOST_EPOCHS / phase.epochs))
+    return replace(phase, epochs=more * phase.epochs, warmup_share=phase.warmup_share / more)
+
+
 def make_plan(config: Config, phase: Phase, block_tokens: int) -> Plan:
     """The settings with everything derived that was left open; ``block_tokens`` see ``micro_batch.py``."""
     train = config.train
-    epochs = phase.epochs
-    if phase.name == "pretrain" and phase.minutes is not None and "epochs" not in train.pretrain:
-        # They come from a guessed speed; a faster machine is to use its minutes. The loop ends in time.
-        epochs = max(epochs, min(MOST_EPOCHS, FASTER * epochs))
-    per_epoch, total = steps_in(phase.train.item_lengths, phase.batch_tokens, epochs, phase.mix)
+    per_epoch, total = steps_in(phase.train.item_lengths, phase.batch_tokens, phase.epochs, phase.mix)
     plan = Plan(
         seed=train.seed,
         batch_tokens=phase.batch_tokens,
         block_tokens=block_tokens,
         steps_per_epoch=per_epoch,
         total_steps=total,
-        warmup_steps=max(1, round(total * phase.warmup_share * phase.epochs / epochs)),
+        warmup_steps=max(1, round(total * phase.warmup_share)),
         learning_rate=phase.learning_rate,
         schedule=phase.schedule,
         clip=train.clip,
@@ -252,7 +257,7 @@ def train_phase(
     attention = "packed" if can_pack(model) else "padded"
     choice = decided(lambda: decisions.keep(directory, attention=attention))
     together = world.shard(model, dtype=choice.dtype, whole_base=choice.base == "whole")
-    plan = make_plan(config, phase, choice.block_tokens)
+    plan = make_plan(config, with_room(config, phase), choice.block_tokens)
     rescue = Rescue(model, directory, choice, block_tokens=plan.block_tokens, setting=config.train.activations)
     optimizer = make_optimizer(model, phase, choice.dtype, world)
     if before is not None:

@@ -166,10 +166,12 @@ def derived(config: Config, report: Report) -> dict[str, tuple[Any, str]]:
     if train.preference_learning_rate is None and "prefer" in facts["phases"]:
         rate = facts["phases"]["prefer"]["plan"]["learning_rate"]
         reasons["train.preference_learning_rate"] = (rate, f"default of {train.preference} with {train.method}")
-    if train.validate_every is None:
-        plan = facts["plan"]
-        how_many = f"{plan['validations']} in all" if plan["validations"] else f"{VALIDATIONS_PER_EPOCH} in an epoch"
-        reasons["train.validate_every"] = (plan["validate_every"], how_many)
+    if "pretrain" in facts["phases"]:
+        plan = facts["phases"]["pretrain"]["plan"]
+        used = {name: plan[name] for name in ("learning_rate", "batch_tokens")} | train.pretrain
+        reasons["train.pretrain"] = (used, "model and text; passes and decay: 4-model/dial.json")
+    elif train.validate_every is None:  # pre-training has its own distance, which given back would not be derived
+        reasons["train.validate_every"] = (facts["plan"]["validate_every"], f"{VALIDATIONS_PER_EPOCH} in an epoch")
     if train.threads is None:
         reasons["train.threads"] = (facts["threads"], "cores of this machine")
     if config.model.dtype == "auto":
