@@ -8,7 +8,7 @@ Every peer gets ``--minutes`` from the start of its process, at three learning r
 (``--shares``), at three rates, too. Held out are the last tenth of the text's bytes. Same tokens for all (of the
 tokenizer that ownchat learns from the text before), same number of weights, same context, same batch within one
 sequence, same learning rates at and below the one that ownchat derives (decay, optimiser and schedule are each side's
-own, and the schedule ends when its time ends). Size and batch are what ownchat's dial chooses for its share of the time.
+own, and the schedule ends when its time ends). Size and batch are what ownchat's dial chooses for its share of it.
 LitGPT compiles, Trainer does not. One scorer for all: plain transformers in float32. TinyShakespeare is read from
 ``$OWNCHAT_DATASETS`` (default: ``../shared/datasets``). Run it alone on the machine. Prints a table and, last, one line
 of JSON.

@@ -94,3 +94,20 @@ def test_lengths_that_leave_nothing():
     with pytest.raises(ConfigError, match="min_words 9 is more than max_words 3"):
         load_config(sets=["clean.min_words=9", "clean.max_words=3"])
     load_config(sets=["clean.min_words=3", "clean.max_words=3"])
+
+
+@pytest.mark.parametrize(
+    "given", ["{epochs: 0}", "{epochs: -1}", "{batch_tokens: 0.5}", "{learning_rate: 0}", "{weight_decay: -0.1}"]
+)
+def test_pretraining_that_would_train_nothing(given: str) -> None:
+    with pytest.raises(ConfigError, match="trains nothing"):
+        load_config(sets=["model.base=scratch", f"train.pretrain={given}"])
+
+
+def test_what_is_of_a_model_from_nothing_alone() -> None:
+    with pytest.raises(ConfigError, match="scratch"):
+        load_config(values={"model.size": "30M"})
+    with pytest.raises(ConfigError, match="nothing to stand beside"):
+        load_config(values={"model.base": "scratch", "train.method": "lora"})
+    config, origins = load_config(values={"model.base": "scratch"})
+    assert (config.train.method, origins["train.method"]) == ("full", "derived (a model from nothing)")

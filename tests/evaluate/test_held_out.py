@@ -105,6 +105,7 @@ def test_stage_writes_the_report_that_is_a_contract(stages):
 
     assert set(contents) == {
         "name", "held_out", "training", "ledger", "ledger_rules", "answers", "conditions", "model",
+        "pretraining",
     }  # fmt: skip
     for side in ("base", "tuned", "difference"):
         assert list(contents["held_out"][side]) == ["loss", "perplexity", "bits_per_byte", "chrf"]
@@ -113,7 +114,7 @@ def test_stage_writes_the_report_that_is_a_contract(stages):
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
     assert set(contents["held_out"]) == {
         "base", "tuned", "difference", "improvement", "base_prompt", "base_prompt_losses", "records", "tokens",
-        "groups", "answers", "notes", "preferences",
+        "groups", "answers", "notes", "preferences", "preferences_only", "from_nothing",
     }  # fmt: skip
     assert contents["name"] == "shop"
     assert contents["held_out"]["records"] == 6 and contents["held_out"]["groups"] == 3

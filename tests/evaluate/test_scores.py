@@ -71,6 +71,11 @@ def test_proportion_is_wilsons_and_keeps_its_width_at_the_ends():
         )  # 10 of 10, the same table
 
 
+def test_proportion_of_one_group_is_that_of_one_record():
+    found = proportion(np.array([1.0, 1.0, 0.0]), ["a", "a", "a"])
+    assert found is not None and found.high - found.low > 0.7
+
+
 def test_proportion_covers_the_truth_also_in_groups():
     rng = np.random.default_rng(0)
     hits = 0

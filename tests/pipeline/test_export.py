@@ -188,6 +188,10 @@ def test_a_directory_of_its_own(run: Path, tiny_model: Path, tmp_path: Path) -> 
         quietly(str(tiny_model), "gguf")
     done = quietly(str(tiny_model), "gguf", out=tmp_path / "out", prompts=2)
     assert "2 prompts" in done.parity and done.path == tmp_path / "out"
+    (tmp_path / "out" / "letter.txt").write_text("mine")
+    with pytest.raises(RunError, match="something else"):  # an export, but of another type
+        quietly(str(tiny_model), "gguf", kind="q8_0", out=tmp_path / "out")
+    assert (tmp_path / "out" / "letter.txt").is_file()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     with pytest.raises(RunError, match="something else"):
@@ -274,11 +278,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def _answer(self, value: Any, code: int = 200) -> None:
+    def _answer(self, value: Any, code: int = 200, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        for name, told in (headers or {}).items():
+            self.send_header(name, told)
         self.end_headers()
         self.wfile.write(data)
 
@@ -287,8 +293,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.path.startswith("/api/whoami"):
             self._answer({"name": "anna", "type": "user"})
+            return
+        name = self.path.split("/")[4].partition("?")[0]  # /api/models/anna/inbox
+        if (made := self.server.repositories.get(name)) is None:
+            self._answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
         else:
-            self._answer({"id": "anna/inbox", "siblings": [], "sha": "0" * 40})
+            private = made.get("visibility") == "private"
+            self._answer({"id": f"anna/{name}", "private": private, "siblings": [], "sha": "0" * 40})
 
     def _knows_them(self) -> bool:
         known = bool(self.headers["Authorization"] == "Bearer hf_good")
@@ -366,6 +377,12 @@ def test_upload(run: Path, server: Hub) -> None:
     refused = program(run, "inbox", "--to", "hub", "--repo", "anna/x", "--yes", code=2, HF_TOKEN="hf_bad", **where)
     assert "hub: refused: " in refused.stderr and "401" in refused.stderr
     assert set(server.repositories) == {"inbox"}
+    server.repositories["shown"], server.files = {"visibility": "public"}, {}
+    public = ("inbox", "--to", "hub", "--repo", "anna/shown", "--yes")
+    refused = program(run, *public, code=2, HF_TOKEN="hf_good", **where)
+    assert "all can read it" in refused.stderr and server.files == {}, "meant to be private, and it is not"
+    program(run, *public, "--public", HF_TOKEN="hf_good", **where)
+    assert "README.md" in server.files
 
 
 # The interface of vLLM that is asked (vllm.LLM, SamplingParams, RequestOutput), on plain transformers.

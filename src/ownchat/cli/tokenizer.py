@@ -57,9 +57,16 @@ def train(
     from ownchat.pipeline import tokenizer
 
     run = tokenizer.learn(source, name=name, config=settings, origins=origins)
-    more = "".join(f" --set {flag}" for flag in flags) + (f" --name {name}" if name else "")
+    given_again = {
+        "--set": [*(set or ()), *flags], "--map": map, "--format": format, "--assistant": assistant,
+        "--assistant-domain": assistant_domain, "--system": [system], "--recipe": [recipe], "--config": [config],
+        "--name": [name],
+    }  # fmt: skip
+    again = [
+        word for flag, values in given_again.items() for value in values or () if value for word in (flag, str(value))
+    ]
     typer.echo(f"written to {run / TOKENIZER}")
-    typer.echo(f"to go on: ownchat train {shlex.quote(printable(source))} --base {FROM_NOTHING}{more}")
+    typer.echo(f"to go on: ownchat train {shlex.join([printable(source), '--base', FROM_NOTHING, *again])}")
     _show(str(run), json)
 
 

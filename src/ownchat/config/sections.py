@@ -227,6 +227,15 @@ class TrainConfig(_Section):
     )
     threads: int | None = Field(None, ge=1, description="cores that compute; none: all of them")
 
+    @field_validator("pretrain")
+    @classmethod
+    def _of_a_training(cls, value: dict[str, float]) -> dict[str, float]:
+        """Each above zero, a decay also zero, a batch of whole tokens."""
+        for name, number in value.items():
+            if number < 0 or (number == 0 and name != "weight_decay") or (name == "batch_tokens" and number < 1):
+                raise ValueError(f"{name} = {number:g} trains nothing")
+        return value
+
 
 class Config(_Section):
     """All settings of a run. Frozen; :func:`load_config` makes one."""

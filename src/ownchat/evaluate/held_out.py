@@ -114,7 +114,7 @@ def measure(
     ``block_tokens``: most tokens in one forward pass as far as training knows; less when memory runs out.
     ``from_nothing``: the base is the model before it was trained, which has nothing to answer.
     """
-    from ownchat.tokenizer.stage import load_tokenizer
+    from ownchat.tokenizer.stage import context_tokens, load_tokenizer
 
     tokenizer = load_tokenizer(tuned)  # of the tuned model for both: identical tokens
     items, notes = scorable(records)
@@ -283,12 +283,6 @@ def fitting(
         else:
             chosen.append(item)
     return chosen, too_long
-
-
-def context_tokens(model: Path) -> int | None:
-    """The longest input of a model, from its ``config.json``; None when it names no bound."""
-    path = model / "config.json"
-    return read_json(path).get("max_position_embeddings") if path.is_file() else None
 
 
 def _prompts(tokenizer: Any, item: Record, base_prompt: Prompt) -> list[list[int]]:

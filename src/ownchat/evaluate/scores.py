@@ -106,7 +106,8 @@ def proportion(values: Array, groups: Sequence[str | None]) -> Interval | None:
     off = np.bincount(index, values - share)  # sums over each group: what groups differ by
     variance = num_groups / max(1, num_groups - 1) * float(off @ off) / len(values) ** 2
     independent = share * (1 - share) / max(1, len(values) - 1)  # the variance, were it not for groups
-    size = num_groups if variance == 0 else min(1.0, independent / variance) * len(values)
+    varies = num_groups > 1 and variance > 1e-12  # rounding aside
+    size = num_groups if not varies else min(1.0, independent / variance) * len(values)
     spread = Z * math.sqrt(share * (1 - share) / size + Z**2 / (4 * size**2))
     middle, scale = share + Z**2 / (2 * size), 1 + Z**2 / size
     low, high = (round((middle + sign * spread) / scale, 12) for sign in (-1, 1))  # 1.0 at 1, whatever its rounding

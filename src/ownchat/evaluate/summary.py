@@ -136,6 +136,10 @@ def _training(training: Mapping[str, Any]) -> Text:
 
 def _go_on(report: Mapping[str, Any]) -> Table:
     page = Path(report["model"]).parents[1] / REPORT / HTML
+    from_nothing = report["held_out"].get(
+        "from_nothing"
+    )  # of documents alone it goes on with a text, and does not answer
+    talk = ("Talk to it", f"ownchat chat {report['name']}")
     beside = ("Beside the base", f"ownchat chat {report['name']} --compare")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(overflow="fold", no_wrap=True)
@@ -143,8 +147,8 @@ def _go_on(report: Mapping[str, Any]) -> Table:
     for what, where in (
         ("Model", report["model"]),
         ("Report", str(page)),
-        ("Talk to it", f"ownchat chat {report['name']}"),
-        *([] if report["held_out"].get("from_nothing") else [beside]),
+        *([talk] if not from_nothing or "sft" in report["training"].get("phases", {}) else []),
+        *([] if from_nothing else [beside]),
         ("All runs", "ownchat runs"),
     ):
         grid.add_row(Text(what), Text(where, style="bold"))

@@ -98,6 +98,8 @@ def change(held_out: Mapping[str, Any]) -> str:
     'helped'
     """
     if (found := _pairs_alone(held_out)) is not None:
+        if held_out["groups"] < 2:
+            return "unclear"
         return "helped" if found["low"] > 0.5 else "harmed" if found["high"] < 0.5 else "unclear"
     improvement = held_out["improvement"]
     if improvement is None:

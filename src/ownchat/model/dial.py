@@ -300,7 +300,7 @@ def _training(config: Config, size: Size, epochs: float, tokens: int, why: dict[
     warmup = min(WARMUP_SHARE, MOST_WARMUP_STEPS / steps)
     why["warmup_share"] = f"there are about {steps:,.0f}; at most {MOST_WARMUP_STEPS:,}"
     return {
-        "epochs": round(epochs, 4),
+        "epochs": float(f"{epochs:.4g}"),
         "batch_tokens": batch,
         "learning_rate": rate,
         "weight_decay": decay,

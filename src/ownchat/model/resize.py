@@ -47,7 +47,7 @@ def run_resize(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     Raises :class:`~ownchat.errors.ConfigError` with an adapter, see :func:`check`.
     """
     check(config)
-    key = artifacts.stage_key(config, ("tokenizer",), inputs)
+    key = f"{artifacts.stage_key(config, ('tokenizer',), inputs)}+{config.train.seed}"
     if report := artifacts.completed(output, key):
         return report
     start = artifacts.start_afresh(output)

@@ -23,7 +23,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress(title: str, total: float | None, unit: str = "") -> Iterator[Advance]:
-    """Yield ``advance(amount=1, note="")``; shows share, rate note, time gone and time left.
+    """Yield ``advance(amount=1, note="", of=None)``; shows share, note, time gone and left. ``of``: another total.
 
     In a terminal a bar; elsewhere (a log, CI) a plain line at most every 15 seconds.
 
@@ -39,10 +39,10 @@ def progress(title: str, total: float | None, unit: str = "") -> Iterator[Advanc
             task = bar.add_task(title, total=total, note="", amount="")
             done = 0.0
 
-            def advance(amount: float = 1, note: str = "") -> None:
-                nonlocal done
-                done += amount
-                bar.update(task, advance=amount, note=note, amount=_amount(done, total, unit))
+            def advance(amount: float = 1, note: str = "", of: float | None = None) -> None:
+                nonlocal done, total
+                done, total = done + amount, of or total
+                bar.update(task, advance=amount, total=total, note=note, amount=_amount(done, total, unit))
 
             yield advance
         return
@@ -53,9 +53,9 @@ def _logger(title: str, total: float | None, unit: str) -> Advance:
     start = last = time.monotonic()
     done = 0.0
 
-    def advance(amount: float = 1, note: str = "") -> None:
-        nonlocal done, last
-        done += amount
+    def advance(amount: float = 1, note: str = "", of: float | None = None) -> None:
+        nonlocal done, last, total
+        done, total = done + amount, of or total
         now = time.monotonic()
         if now - last >= LOG_SECONDS:
             last = now

@@ -120,19 +120,21 @@ def export(
     if out is None and source.run is None:
         raise UserError("this is no run, so there is no place for it", where=name, fix="name a folder with --out")
     label = "-".join([to, *([kind] if to in ("gguf", "ollama") else []), *(["adapter"] if adapter else [])])
-    target = out.expanduser() if out is not None else Path(source.run or ".") / STAGE / label
+    target = out.expanduser().resolve() if out is not None else Path(source.run or ".") / STAGE / label
     key = _key(source, label)
     theirs = _manifest(target)
     if theirs is not None and theirs["key"] == key and theirs["prompts"] >= prompts:
         say(f"{target} is there already")
         return Exported(**(theirs["export"] | {"path": target, "commands": tuple(theirs["export"]["commands"])}))
+    if theirs is not None and theirs.get("of") != f"{source.name} {label}":
+        theirs = None  # somebody else's, with what may lie beside it
     if theirs is None and target.exists() and (target.is_file() or any(target.iterdir())):
         raise RunError("something else is there", where=str(target), fix="choose an empty folder with --out")
     with nullcontext() if source.run is None else artifacts.locked(source.run):
-        return _built(source, to, target, key, (kind, adapter, prompts, say))
+        return _built(source, to, target, (key, f"{source.name} {label}"), (kind, adapter, prompts, say))
 
 
-def _built(source: Source, to: To, target: Path, key: str, wishes: tuple[str, bool, int, Say]) -> Exported:
+def _built(source: Source, to: To, target: Path, keys: tuple[str, str], wishes: tuple[str, bool, int, Say]) -> Exported:
     """Make it aside, compare, and put it in its place with a manifest."""
     aside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -141,7 +143,10 @@ def _built(source: Source, to: To, target: Path, key: str, wishes: tuple[str, bo
         made = _BUILDERS[to](source, aside, target, *wishes)
         size = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file())
         done = Exported(target, size, **made)
-        manifest = {"key": key, "version": __version__, "prompts": wishes[2], "export": asdict(done) | {"path": None}}
+        manifest = {
+            "key": keys[0], "of": keys[1], "version": __version__, "prompts": wishes[2],
+            "export": asdict(done) | {"path": None},
+        }  # fmt: skip
         write_json(aside / MANIFEST, manifest)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(aside, target)
@@ -209,7 +214,10 @@ def _ollama(
     )  # fmt: skip
     artifacts.write_atomic(folder / "Modelfile", text)
     name = source.name.lower()
-    made["commands"] = (f"ollama create {name} -f {quote(str(target / 'Modelfile'))}", f"ollama run {name}")
+    made["commands"] = (
+        f"ollama create {quote(name)} -f {quote(str(target / 'Modelfile'))}",
+        f"ollama run {quote(name)}",
+    )
     if shutil.which("ollama") is None:
         say("ollama is not installed here: run these two where it is; its file was run in llama.cpp")
     return made
@@ -241,7 +249,7 @@ def _hub(
         export_files.copy_model(source.located.model, folder, source.config.generate)
         checked = export_checks.plain(source, folder, prompts)
     artifacts.write_atomic(folder / "README.md", card.model_card(source, adapter=adapter))
-    return {"parity": checked, "commands": (f"hf upload OWNER/{source.name} {quote(str(target))}",)}
+    return {"parity": checked, "commands": (f"hf upload {quote(f'OWNER/{source.name}')} {quote(str(target))}",)}
 
 
 _BUILDERS = {"gguf": _gguf, "ollama": _ollama, "vllm": _vllm, "hub": _hub}

@@ -64,7 +64,7 @@ def serve_line(folder: Path, target: Path, name: str) -> str:
     """How vLLM serves what stands in ``folder`` and will stand in ``target``."""
     config = read_json(folder / "config.json")
     context = config.get("max_position_embeddings") or config.get("n_positions")
-    return f"vllm serve {quote(str(target))} --served-model-name {name}" + (
+    return f"vllm serve {quote(str(target))} --served-model-name {quote(name)}" + (
         f" --max-model-len {context}" if context else ""
     )
 

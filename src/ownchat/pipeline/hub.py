@@ -26,13 +26,30 @@ def target_of(repo: str | None, name: str) -> str:
     return f"{_told(lambda: api.whoami())['name']}/{repo or name}"
 
 
+def is_public(repo: str) -> bool | None:
+    """Whether a repository of this name can be read by all; None where there is none that this account can see."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api = _api()
+    try:
+        return not api.repo_info(repo).private
+    except RepositoryNotFoundError:
+        return None
+    except Exception as error:
+        raise _refused(error) from error
+
+
 def upload(folder: Path, repo: str, *, private: bool = True) -> str:
     """Send the files of ``folder`` in one commit; returns its address.
 
-    The repository is made where it does not exist, ``private`` unless asked otherwise; one that exists keeps what it
-    is. Raises :class:`~ownchat.errors.UserError` for what the server refuses.
+    The repository is made where it does not exist, ``private`` unless asked otherwise. Raises
+    :class:`~ownchat.errors.UserError` for what the server refuses, and for a public one where a private one was meant.
     """
     api = _api()
+    if private and is_public(repo):
+        raise UserError(
+            "this repository is there, and all can read it", where=repo, fix="choose another --repo, or add --public"
+        )
     _told(lambda: api.create_repo(repo, private=private, exist_ok=True))
     done = _told(
         lambda: api.upload_folder(
@@ -62,7 +79,9 @@ def _told(ask: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # its own, httpx's and OSError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"refused: {reason}", where="hub", fix="check the name, the token's rights and the network"
-        ) from error
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(f"refused: {reason}", where="hub", fix="check the name, the token's rights and the network")

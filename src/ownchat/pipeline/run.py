@@ -75,6 +75,8 @@ def _take_part(world: World) -> NoReturn:
 
     inputs = {name: Path(path) for name, path in told["inputs"].items()}
     world.must_see(inputs["tokens"] / artifacts.MANIFEST)
+    if inputs["base"].name == MODEL:  # made for this run
+        world.must_see(inputs["base"] / artifacts.MANIFEST)
     training.run(Config(**told["config"]), inputs, Path(told["output"]), force=told["force"])
     raise SystemExit(world.follow())
 
@@ -185,7 +187,7 @@ def _run_of(name: str, key: str) -> Path | None:
 def request_key(config: Config, source: Source) -> str:
     """What the model depends on: data, settings up to training, and a base that is a directory of the user's."""
     inputs: dict[str, Source] = {"source": source}
-    if Path(config.model.base).expanduser().is_dir():
+    if config.model.base != FROM_NOTHING and Path(config.model.base).expanduser().is_dir():
         inputs["base"] = Path(config.model.base).expanduser()
     if config.tokenizer.base is not None and Path(config.tokenizer.base).expanduser().is_dir():
         inputs["tokenizer"] = Path(config.tokenizer.base).expanduser()
@@ -277,7 +279,8 @@ def _tokenizer(run: Path, config: Config, say: Say) -> Path | None:
                 say, done, f"{counts['kept']:,} tokens kept their row, {counts['pieces'] + counts['new']:,} began anew"
             )
             return run / MODEL
-        shutil.rmtree(run / MODEL, ignore_errors=True)  # of other settings that were planned here
+        if base is not None:
+            shutil.rmtree(run / MODEL, ignore_errors=True)  # of other settings that were planned here
     elif base is not None:
         stage.run_tokenizer(config, {"base": base}, run / TOKENIZER)
     else:
@@ -292,9 +295,11 @@ def _model(run: Path, config: Config, say: Say, *, weights: bool) -> Path:
     from ownchat.train.speed import training_flops_here
 
     inputs = {"tokens": run / TOKENS, "tokenizer": run / TOKENIZER}
-    done = stage.run_model(
-        config, inputs, run / MODEL, flops_per_second=lambda: training_flops_here(config), weights=weights
-    )
+
+    def speed() -> float:
+        return join().size * training_flops_here(config)
+
+    done = stage.run_model(config, inputs, run / MODEL, flops_per_second=speed, weights=weights)
     _say(say, done, f"{done.counts['parameters']:,} weights from nothing")
     for line in dial.lines(done.details):
         say(f"           {line}")

@@ -8,7 +8,6 @@ Import, cleaning and tokens are made once and shared. Which settings are tried a
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Literal
 from ownchat import artifacts
 from ownchat.artifacts import TOKENIZER, TOKENS, TRAIN, owner_only
 from ownchat.clean.recipe import check_settings
-from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
+from ownchat.config import FROM_NOTHING, Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Source, existing
 from ownchat.errors import ConfigError, Interrupted, OwnchatError, RunError, UserError, printable
 from ownchat.model import quantize
@@ -150,12 +149,15 @@ def _check(config: Config, sampler: Sampler) -> None:
     check_settings(config)
     quantize.check(config.model.quantize, config.train.method)
     trackers.check(config.train.trackers)
+    if config.model.base == FROM_NOTHING:
+        raise ConfigError(
+            "trials begin with a model that is there, and one from nothing follows from these settings",
+            where="model.base = scratch", fix="train each of them as a run, and compare: ownchat runs compare",
+        )  # fmt: skip
     if config.train.minutes is not None:
         raise ConfigError(
             "trials would end at different points", where="train.minutes", fix="give --minutes, for all together"
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("a sweep runs in one process", where="torchrun", fix="start it without torchrun")
     if sampler == "optuna" and find_spec("optuna") is None:
         raise ConfigError("optuna is not installed", where="--sampler", fix="pip install 'ownchat[sweep]'")
 

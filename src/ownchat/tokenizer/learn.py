@@ -126,7 +126,8 @@ def all_cores() -> Iterator[None]:
 
 # Starting where a run starts, so that each character is looked at once.
 _ENDLESS = re.compile(
-    rf"(?<![^\W\d_])[^\W\d_]{{{LONGEST + 1},}}|(?<![^\w\s])[^\w\s]{{{LONGEST + 1},}}|(?<!\s)\s{{{LONGEST + 1},}}"
+    rf"(?<![^\W\d_])[^\W\d_]{{{LONGEST + 1},}}"
+    rf"|(?<![^\w\s]|_)(?:[^\w\s]|_){{{LONGEST + 1},}}|(?<!\s)\s{{{LONGEST + 1},}}"
 )
 
 

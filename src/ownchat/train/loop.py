@@ -253,7 +253,7 @@ def run_loop(
                 tokens_per_second=round(tokens / seconds, 1), seconds=round(time.monotonic() - clock, 2),
             )  # fmt: skip
             beat(state.step)
-            advance(1, f"loss {loss:.3f}, {state.tokens / state.step_seconds:.0f} tokens/s{said}")
+            advance(1, f"loss {loss:.3f}, {state.tokens / state.step_seconds:.0f} tokens/s{said}", of=plan.total_steps)
             if plan.minutes is not None and state.step == MEASURED_STEPS:
                 plan = plan.with_total(*(decided if decided[0] else in_time()))
                 replan(plan.total_steps, plan.validations)

@@ -24,9 +24,6 @@ MAX_GRID = 64  # points; more than these nobody means, unless --trials says how 
 
 NOT_SWEPT = {
     "model.base": "losses of different tokenizers do not compare",
-    "model.size": "every size is a model of its own: train each as a run",
-    "model.architecture": "every architecture is a model of its own: train each as a run",
-    "model.shape": "every shape is a model of its own: train each as a run",
     "train.epochs": "it is the length of the whole training, of which trials get a share: give one value",
     "train.minutes": "trials would end at different points; give --minutes for all of them together",
     "train.validate_every": "trials are compared on the same sample of the valid split",

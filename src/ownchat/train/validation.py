@@ -91,7 +91,10 @@ class Samples:
     """
 
     def __init__(self, model: Any, tokenizer: Any, prompts: list[list[int]], directory: Path, world: World) -> None:
-        self._model, self._tokenizer, self._prompts, self._world = model, tokenizer, prompts, world
+        self._model, self._tokenizer, self._world = model, tokenizer, world
+        context = getattr(model.config, "max_position_embeddings", None) or SAMPLE_TOKENS + LONGEST_PROMPT
+        self._prompts = [prompt for prompt in prompts if len(prompt) < context]
+        self._room = min(SAMPLE_TOKENS, context - max(map(len, self._prompts), default=0))
         self._file = JsonLines(directory / SAMPLES) if world.first else None
         self._ends = {*end_token_ids(tokenizer, model), document_end(tokenizer)}
         self._began, self._spent = time.monotonic(), 0.0
@@ -104,7 +107,7 @@ class Samples:
             return
         try:
             made = continuations(
-                self._model, self._prompts, max_tokens=SAMPLE_TOKENS, sampling=SAMPLED, end_ids=self._ends,
+                self._model, self._prompts, max_tokens=self._room, sampling=SAMPLED, end_ids=self._ends,
                 every_pass=not self._world.alone,
             )  # fmt: skip
             texts = [
@@ -116,6 +119,8 @@ class Samples:
         except Interrupted:
             raise
         except Exception as error:
+            if not self._world.alone:  # the others wait for this process in the middle of a pass
+                raise
             say(f"no sample texts at step {step}: {(str(error).splitlines() or [type(error).__name__])[0]}")
         if not self._world.alone:
             self._model.reshard()

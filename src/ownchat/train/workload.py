@@ -87,13 +87,12 @@ def workload(
     candidates = tuple(dict.fromkeys([*(place for place, _ in _top(heaviest)), longest[1]]))
     largest = tuple(size(documents(batches.at(step, plan.block_tokens)[number])) for step, number in candidates)
     grow = plan.total_steps / len(sampled)
-    every = plan.validate_every
     of_valid = [size(block) for block in validation_blocks(valid, plan.block_tokens)]
     return Workload(
         steps=plan.total_steps,
         tokens=tokens,
         trained_tokens=round(trained * grow),
-        validations=1 + plan.total_steps // every + (plan.total_steps % every > 0),
+        validations=1 + sum(map(plan.due, range(1, plan.total_steps + 1))),
         work=_scaled(reduce(add, sizes), grow),
         num_blocks=num_blocks,
         validation=reduce(add, of_valid),

@@ -53,7 +53,10 @@ def vllm_python() -> str | None:
     if program is not None:
         first = Path(program).read_bytes().split(b"\n", 1)[0]
         if first.startswith(b"#!"):
-            return first[2:].decode().strip()
+            words = first[2:].decode().split()
+            python = shutil.which(words[-1]) if words[:1] == ["/usr/bin/env"] else next(iter(words), "")
+            if python and "python" in Path(python).name:  # pip writes a shell's line where the path is long
+                return python
     return sys.executable if find_spec("vllm") is not None else None
 
 
@@ -79,9 +82,11 @@ class VllmOffline:
             program, asked, answered = (Path(room) / name for name in ("ask.py", "asked.json", "answered.json"))
             program.write_text(PROGRAM, encoding="utf-8")
             asked.write_text(json.dumps(self._asked), encoding="utf-8")
-            done = subprocess.run(
-                [self._python, str(program), str(asked), str(answered)], capture_output=True, text=True, timeout=SECONDS
-            )
+            command = [self._python, str(program), str(asked), str(answered)]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+            except subprocess.TimeoutExpired as error:
+                raise ModelError(f"vLLM did not answer in {SECONDS:,} seconds", where=str(self._where)) from error
             if done.returncode != 0 or not answered.is_file():
                 reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                 raise ModelError(f"vLLM cannot run it: {reason}", where=str(self._where))
