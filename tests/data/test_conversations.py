@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ownchat.config import DataConfig
@@ -266,6 +266,12 @@ TURN = st.builds(
 )
 
 
+@example(  # an agent by name who has a role of his own: nobody is left who would answer
+    items=[Turn("Anna", "Hi?", 1), Turn("Ben", "Hi?", 1), Turn("Agent", "Hi?", 1, role="user")],
+    crowd=False,
+    whole=False,
+    names=[],
+)
 @settings(max_examples=60, deadline=None)
 @given(
     items=st.lists(TURN | st.just(not_a_turn("a.txt", 1, "media")), max_size=40),

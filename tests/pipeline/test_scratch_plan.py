@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
-from test_cli import faq, home, ownchat  # noqa: F401 - fixtures
+from test_cli import home, ownchat  # noqa: F401 - fixtures
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences of their own, and some questions: of less than this no model from nothing is made."""
+    folder = tmp_path_factory.mktemp("library")
+    draw, words = random.Random(0), (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8").split()
+
+    def sentence() -> str:
+        return " ".join(draw.sample(words, 12)).replace('"', "")
+
+    rows = [f'"{sentence()}?","{sentence()}."' for _ in range(40)]
+    (folder / "faq.csv").write_text("question,answer\n" + "\n".join(rows) + "\n")
+    chapters = [f"Chapter {number}\n\n" + ". ".join(sentence() for _ in range(5)) for number in range(30)]
+    (folder / "manual.txt").write_text("\n\n".join(chapters))
+    return folder
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_run_here(home: Path, faq: Path) -> None:  # noqa: F811
+def test_a_model_that_cannot_be_run_here(home: Path, text: Path) -> None:  # noqa: F811
     """Thirteen billion weights on eight devices: planned in seconds, and no weight is written."""
     arguments = ["--base", "scratch", "--size", "gpt3-13b", "--device", "h100", "--count", 8, "--json"]
-    done = ownchat(home, "plan", faq, *arguments, "--name", "large")
+    done = ownchat(home, "plan", text, *arguments, "--name", "large")
     plan = json.loads(done.stdout.splitlines()[-1])
     assert plan["model"]["parameters"] == pytest.approx(12.6e9, rel=0.01) and plan["fits"]
     assert plan["memory"]["weights"] == plan["model"]["parameters"] * 2 // 8
     assert "from nothing, 12.59 billion weights" in done.stdout and "8 x h100" in done.stdout
     run = home / "runs" / "large"
-    assert not list(run.rglob("*.safetensors")) and (run / "4-model" / "config.json").is_file()
+    assert not list(run.rglob("*.safetensors")) and not (run / "4-model").exists(), "it is of other machines"
     assert plan["phases"][0]["name"] == "pretrain" and plan["phases"][0]["steps"] > 0
 
-    alone = ownchat(home, "plan", faq, *arguments[:-3], "--json", "--name", "large")
+    alone = ownchat(home, "plan", text, *arguments[:-3], "--json", "--name", "large")
     assert "IT DOES NOT FIT" in alone.stdout and "--size" in alone.stdout and "--method lora" not in alone.stdout
 
 
 @pytest.mark.slow
-def test_planned_and_then_made_as_planned(home: Path, faq: Path) -> None:  # noqa: F811
+def test_planned_and_then_made_as_planned(home: Path, text: Path) -> None:  # noqa: F811
     """The probe needs the weights, and a training that follows takes them."""
     sets = ["evaluate.answers=0", "train.pretrain={epochs: 2}", "train.epochs=1", "train.threads=1"]
-    arguments = [faq, "--base", "scratch", "--size", "200k", "--name", "small"]
+    arguments = [text, "--base", "scratch", "--size", "200k", "--name", "small"]
     arguments += [part for each in sets for part in ("--set", each)]
     plan = json.loads(ownchat(home, "plan", *arguments, "--json").stdout.splitlines()[-1])
     weights = home / "runs" / "small" / "4-model" / "model.safetensors"
@@ -59,6 +76,6 @@ def test_planned_and_then_made_as_planned(home: Path, faq: Path) -> None:  # noq
     ],
 )
 @pytest.mark.slow
-def test_mistakes(arguments: list[str], message: str, home: Path, faq: Path) -> None:  # noqa: F811
-    done = ownchat(home, "plan", faq, "--base", "scratch", *arguments, "--name", "mistakes", code=2)
+def test_mistakes(arguments: list[str], message: str, home: Path, text: Path) -> None:  # noqa: F811
+    done = ownchat(home, "plan", text, "--base", "scratch", *arguments, "--name", "mistakes", code=2)
     assert message in done.stderr and "What to do" in done.stderr

@@ -265,7 +265,7 @@ def _with_others(
     does not answer his friends. In tickets it is: who speaks there without staff is a customer."""
     here = frozenset(seen.staffed) if roles.by_flag else _threads_of(speakers, seen)
     chats = talk.owner in seen.turns or not (talk.threads_are_whole or roles.by_name)
-    if talk.crowd or not chats or len(here) == len(seen.inside):
+    if talk.crowd or not chats or not here or len(here) == len(seen.inside):
         return roles
     known = without | here
     others = _look(talk, data.pause_hours * 3600, known)
