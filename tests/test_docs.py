@@ -24,6 +24,11 @@ ROOT = Path(__file__).parent.parent
 THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "window", "door", "roof"]
 
 
+def typed(page: Path) -> list[str]:
+    """The commands of a page's consoles."""
+    return [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+
+
 @pytest.fixture(scope="module")
 def workplace(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with ``inbox``; the home's starter is the tiny model, so that nothing is fetched."""
@@ -55,7 +60,7 @@ def ownchat(arguments: list[str], workplace: Path) -> subprocess.CompletedProces
 @pytest.mark.slow
 def test_walkthrough_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "walkthrough.md"
-    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    commands = typed(page)
     assert len(commands) >= 8
     for command in commands:
         program, *arguments = shlex.split(command)
@@ -72,7 +77,7 @@ def test_walkthrough_runs(workplace: Path) -> None:
 @pytest.mark.slow
 def test_plan_page_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "plan.md"
-    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    commands = typed(page)
     assert len(commands) == 4
     for command in commands:
         program, *arguments = shlex.split(command)
@@ -90,7 +95,7 @@ def test_preferences_page_runs(workplace: Path) -> None:
     ]  # fmt: skip
     assert json.loads(blocks(page, "json")[0]).keys() == rows[0].keys()
     (workplace / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    commands = typed(page)
     assert len(commands) == 2
     for command in commands:
         program, *arguments = shlex.split(command)
@@ -112,7 +117,7 @@ def test_pretraining_page_runs(workplace: Path) -> None:
     (workplace / "library" / "faq.csv").write_text("question,answer\n" + "\n".join(rows) + "\n")
     chapters = [f"Chapter {number}\n\n" + ". ".join(sentence() for _ in range(5)) for number in range(40)]
     (workplace / "library" / "manual.txt").write_text("\n\n".join(chapters))
-    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    commands = typed(page)
     assert len(commands) == 2
     for command in commands:
         program, *arguments = shlex.split(command)
@@ -127,7 +132,7 @@ def test_pretraining_page_runs(workplace: Path) -> None:
 @pytest.mark.slow
 def test_sweep_page_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "sweep.md"
-    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    commands = typed(page)
     assert len(commands) == 3
     for command in commands:
         program, *arguments = shlex.split(command.replace("~/.ownchat", str(workplace / "home")))
@@ -195,7 +200,7 @@ def test_private_data_example_holds() -> None:
 @pytest.mark.slow
 def test_tokenizer_page_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "tokenizer.md"
-    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    commands = typed(page)
     assert len(commands) == 3
     for command in commands:
         program, *arguments = shlex.split(command)
@@ -209,7 +214,7 @@ def test_tokenizer_page_runs(workplace: Path) -> None:
 @pytest.mark.slow
 def test_export_page_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "export.md"
-    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    commands = typed(page)
     assert len(commands) == 6
     for command in commands:
         program, *arguments = shlex.split(command)

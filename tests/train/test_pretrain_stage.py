@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,22 @@ def stages(root: Path, tiny_model: Path, rows: list[dict[str, Any]]) -> dict[str
     load_tokenizer(tiny_model).save_pretrained(base)
     artifacts.write_json(base / "dial.json", DIAL)
     return {"tokens": root / "4-tokens", "tokenizer": root / "3-tokenizer", "base": base}
+
+
+@contextmanager
+def interrupted_in_step(count: int) -> Iterator[None]:
+    """SIGTERM in the ``count``-th step, whichever phase it is in."""
+    one_step, done = loop.train_step, []
+
+    def interrupted(*arguments: Any, **keywords: Any) -> Any:
+        done.append(1)
+        if len(done) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return one_step(*arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_step", interrupted)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -324,18 +342,8 @@ def test_what_repeats_too_often_still_gets_its_decay(only_documents: dict[str, P
     falling = [row["learning_rate"] for row in rows if row["step"] > begun["step"]]
     assert falling == sorted(falling, reverse=True) and falling[-1] < 0.3 * 0.02
     assert len(falling) == pytest.approx(0.2 * facts["steps"], abs=2)
-    one_step, done = loop.train_step, []
-
-    def interrupted(*arguments: Any, **keywords: Any) -> Any:
-        done.append(1)
-        if len(done) == begun["step"] + 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return one_step(*arguments, **keywords)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", interrupted)
-        with pytest.raises(Interrupted):
-            run(config, only_documents, tmp_path / "broken")
+    with interrupted_in_step(begun["step"] + 2), pytest.raises(Interrupted):
+        run(config, only_documents, tmp_path / "broken")
     run(config, only_documents, tmp_path / "broken")
     assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
 
@@ -373,18 +381,8 @@ def test_a_mix_is_trained_and_resumed(inputs: dict[str, Path], tmp_path: Path) -
     assert key_of(config, inputs) != key_of(settings(), inputs)
     facts = run(config, inputs, tmp_path / "whole").details["phases"]
     assert facts["pretrain"]["best"]["bits_per_byte"] < facts["pretrain"]["before"]["bits_per_byte"]
-    one_step, done = loop.train_step, []
-
-    def interrupted(*arguments: Any, **keywords: Any) -> Any:
-        done.append(1)
-        if len(done) == 6:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return one_step(*arguments, **keywords)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", interrupted)
-        with pytest.raises(Interrupted):
-            run(config, inputs, tmp_path / "broken")
+    with interrupted_in_step(6), pytest.raises(Interrupted):
+        run(config, inputs, tmp_path / "broken")
     run(config, inputs, tmp_path / "broken")
     assert json.dumps(curve(tmp_path / "broken")) == json.dumps(curve(tmp_path / "whole"))
 

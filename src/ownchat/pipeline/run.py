@@ -254,11 +254,11 @@ def to_tokens(
 
 
 def base_of(config: Config, run: Path) -> Path:
-    """The model that training begins with, once the stages before it are done."""
+    """The pre-trained model that training begins with, once the stages before it are done."""
     from ownchat.model.load import resolve_base
 
-    made = config.model.base == FROM_NOTHING or (config.tokenizer.base is not None and (run / MODEL).is_dir())
-    return run / MODEL if made else resolve_base(config.model.base)
+    resized = config.tokenizer.base is not None and (run / MODEL).is_dir()
+    return run / MODEL if resized else resolve_base(config.model.base)
 
 
 def _tokenizer(run: Path, config: Config, say: Say) -> Path | None:
