@@ -189,8 +189,9 @@ def table(results: list[dict[str, Any]]) -> str:
         if "failed" in found:
             lines.append(f"{found['side']:20}{found['minutes']:>8.1f}{found['learning_rate']:>9.1e}  {found['failed']}")
             continue
+        rate = f"{found['tokens_per_second']:,.0f}" if found["tokens_per_second"] else "?"  # too few steps to tell
         lines.append(
-            f"{found['side']:20}{found['minutes']:>8.1f}{found['learning_rate']:>9.1e}{found['tokens_per_second']:>10,.0f}"
+            f"{found['side']:20}{found['minutes']:>8.1f}{found['learning_rate']:>9.1e}{rate:>10}"
             f"{found['trained_tokens']:>13,}{found['peak_memory_gb']:>6.2f}{found['bits_per_byte']:>15.3f}"
         )
     return "\n".join(lines)

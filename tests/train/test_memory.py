@@ -30,3 +30,27 @@ def test_freed_pages_are_kept_and_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True)
     kept, returned = map(int, done.stdout.split())
     assert kept > returned + 300
+
+
+SHAPES = """
+import ownchat
+import torch
+from ownchat.train import memory
+
+weight = torch.ones(256, 64, dtype=torch.bfloat16)
+
+def products(rows):
+    for number in rows:
+        torch.nn.functional.linear(torch.ones(number, 64, dtype=torch.bfloat16), weight)
+
+products(range(100, 500))  # as many as are held
+before = memory.held_bytes()
+products(range(500, 1000))
+print((memory.held_bytes() - before) / 500)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_products_of_other_shapes_do_not_fill_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 300_000  # bytes for each shape; with the defaults 800,000 where oneDNN makes kernels

@@ -51,7 +51,7 @@ class Heap:
         return self._measuring
 
 
-GROWTH = 1.1
+GROWTH = 1.05
 
 
 def _set(*, mmap_max: int, trim_threshold: int, top_pad: int) -> bool:

@@ -25,7 +25,7 @@ from ownchat.train.objectives import documents_of
 from ownchat.train.schedule import Plan
 
 MAX_SHARE = 0.25  # of the tokens trained between two validations: more would cost more than it tells
-MIN_TOKENS = 20_000
+MIN_TOKENS = 10_000  # differences between checkpoints are paired, and need no more
 PRETRAINING_MIN_TOKENS = 4_096  # there are more validations, and all of their tokens count
 OPENING_TOKENS = 12  # of a text that a sample goes on with
 LONGEST_PROMPT = 128  # tokens of a conversation before its first reply
