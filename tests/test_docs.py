@@ -154,8 +154,10 @@ def test_sweep_page_runs(workplace: Path) -> None:
         "docs/formats.md",
         "docs/scale-data.md",
         "docs/tracking.md",
+        "docs/report.md",
         "docs/export.md",
         "docs/from-scratch.md",
+        "docs/evaluation.md",
     ],
 )
 def test_commands_exist(page: str) -> None:
@@ -223,3 +225,48 @@ def test_export_page_runs(workplace: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if arguments[0] == "export":
             assert "at most" in done.stdout and "\n$ " in done.stdout, done.stdout
+
+
+@pytest.mark.slow
+def test_prompts_page_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "prompts.md"
+    (workplace / "support.yaml").write_text(blocks(page, "yaml")[0])
+    commands = typed(page)
+    assert len(commands) == 10
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        done = ownchat(arguments, workplace)
+        assert done.returncode == 0 and done.stdout.strip(), f"{command}\n{done.stdout}\n{done.stderr}"
+        if arguments[1:2] == ["compare"]:
+            assert "support@1" in done.stdout and "difference:" in done.stdout
+    note = workplace / "home" / "runs" / "prompted" / "5-train" / "model" / "ownchat.json"
+    assert json.loads(note.read_text())["system"] == "You answer customers of Acme in one or two sentences."
+
+
+@pytest.mark.slow
+def test_ladder_page_runs(workplace: Path) -> None:
+    commands = typed(ROOT / "docs" / "ladder.md")
+    assert len(commands) == 3
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        done = ownchat(arguments, workplace)
+        assert done.returncode == 0 and "What to do: " in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
+        if "--json" in arguments:
+            assert {"name", "score", "low", "high", "cost"} <= json.loads(done.stdout.splitlines()[-1])["rungs"][
+                0
+            ].keys()
+
+
+@pytest.mark.slow
+def test_evaluation_page_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "evaluation.md"
+    commands = typed(page)
+    assert len(commands) == 6
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        done = ownchat(arguments, workplace)
+        good = (0, 1) if "require" in command else (0,)  # 1: the figures are there, and a gate was not passed
+        assert done.returncode in good and done.stdout.strip(), f"{command}\n{done.stdout}\n{done.stderr}"

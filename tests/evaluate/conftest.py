@@ -170,3 +170,122 @@ def make_metrics() -> list[dict[str, Any]]:
 @pytest.fixture
 def settings() -> str:
     return SETTINGS
+
+
+def make_full_report() -> dict[str, Any]:
+    """With everything that a report can have beside what every one has."""
+    report = copy.deepcopy(REPORT)
+    held_out = report["held_out"]
+    for key, base, tuned, difference in (
+        ("token_accuracy", (41.2, 39.0, 43.5), (52.3, 50.1, 54.6), (11.1, 9.2, 13.0)),
+        ("rouge_l", (17.9, 15.8, 20.1), (25.4, 22.3, 28.7), (7.5, 4.9, 10.2)),
+        ("exact", (0.0, 0.0, 10.7), (3.1, 0.2, 15.7), (3.1, 0.0, 9.4)),
+    ):
+        for side, values in (("base", base), ("tuned", tuned), ("difference", difference)):
+            held_out[side][key] = interval(*values)
+    names = ["cancel the order", "refund", "where is my parcel"]
+    held_out["labels"] = {
+        "names": names,
+        "base": {
+            "accuracy": interval(40.0, 28.0, 53.0), "macro_f1": interval(31.0, 22.0, 41.0),
+            "confusion": [[4, 1, 0, 5], [0, 3, 2, 5], [1, 0, 5, 4]],
+        },
+        "tuned": {
+            "accuracy": interval(90.0, 79.0, 96.0), "macro_f1": interval(89.0, 77.0, 97.0),
+            "confusion": [[9, 1, 0, 0], [0, 9, 1, 0], [0, 0, 9, 1]],
+        },
+        "difference": {"accuracy": interval(50.0, 33.0, 67.0), "macro_f1": interval(58.0, 40.0, 71.0)},
+    }  # fmt: skip
+    held_out["judge"] = {
+        "model": "judge-7b", "pairs": 32, "judged": 30, "failed": 2, "tuned": interval(0.6, 0.44, 0.75),
+        "base": interval(0.2, 0.08, 0.36), "ties": interval(0.2, 0.08, 0.36),
+        "self_agreement": interval(0.83, 0.66, 0.93),
+    }  # fmt: skip
+    held_out["embedding"] = {
+        "model": "embed-small", "base": interval(0.61, 0.57, 0.65), "tuned": interval(0.74, 0.7, 0.78),
+        "difference": interval(0.13, 0.09, 0.17), "failed": 0,
+    }  # fmt: skip
+    held_out["slices"] = [
+        {"by": by, "name": name, "records": records, "groups": groups, "base": interval(base, base - 0.2, base + 0.2),
+         "tuned": interval(tuned, tuned - 0.2, tuned + 0.2), "improvement": interval(*improvement)}
+        for by, name, records, groups, base, tuned, improvement in (
+            ("source", "tickets-2024.csv", 30, 30, 3.8, 2.7, (28.9, 25.0, 33.0)),
+            ("source", "a-very-long-name-of-a-file-with-mails-of-the-year-2023-from-the-office.mbox", 17, 12, 4.1, 3.2,
+             (22.0, 16.0, 27.0)),
+            ("source", "phone.txt", 3, 2, 4.4, 4.5, (-2.3, -9.0, 4.0)),
+            ("topic", "permits", 22, 20, 3.9, 2.8, (28.2, 24.0, 32.0)),
+            ("topic", "prices", 28, 26, 4.0, 3.1, (22.5, 17.0, 27.0)),
+            ("length", "up to 40 tokens", 17, 17, 4.3, 3.5, (18.6, 12.0, 24.0)),
+            ("length", "41 to 60 tokens", 17, 17, 4.0, 3.0, (25.0, 20.0, 29.0)),
+            ("length", "61 tokens and more", 16, 16, 3.8, 2.7, (28.9, 25.0, 32.0)),
+        )
+    ]  # fmt: skip
+    answers = report["answers"]
+    held_out["extremes"] = {
+        "best": [{**answer, "base_loss": 4.1, "tuned_loss": 2.0 + at / 10, "chrf_change": 12.5 - at}
+                 for at, answer in enumerate(answers)],
+        "worst": [{**answer, "base_loss": 3.1, "tuned_loss": 3.3, "chrf_change": None} for answer in answers],
+    }  # fmt: skip
+    report["gates"] = {
+        "passed": False,
+        "checks": [
+            {"require": "loss better", "passed": True, "why": "better by 0.987 (+0.904 to +1.071)"},
+            {"require": "chrf at least 40", "passed": False, "why": "it is 27.1 (24.4 to 29.9)"},
+        ],
+    }
+    report["cost"] = {
+        "seconds": 302.1,
+        "by_stage": {
+            "1-data": 3.1,
+            "2-clean": 1.2,
+            "3-tokenizer": 0.1,
+            "4-tokens": 0.6,
+            "5-train": 192.4,
+            "6-report": 104.7,
+        },
+        "watt_hours": 0.64,
+        "how": "estimated, not measured: 2 busy hardware threads at 3.5 W each",
+    }
+    report["private_data"] = {"places": 192, "records": 120, "by_type": {"person": 90, "phone_number": 62, "email": 40}}
+    report["recommendation"] = {
+        "text": "It was still learning when it ended: train for longer.",
+        "command": "ownchat train ~/inbox --name demo --config ~/.ownchat/runs/demo/config.yaml --epochs 4",
+        "why": "the validation loss fell from 3.100 to 2.980 at the last validation",
+    }
+    return report
+
+
+@pytest.fixture
+def full_report() -> dict[str, Any]:
+    return make_full_report()
+
+
+LADDER: dict[str, Any] = {
+    "metric": "chrf",
+    "rows": 32,
+    "rungs": [
+        {"name": "plain prompt", "kind": "prompt", "score": 18.4, "low": 16.6, "high": 20.3, "cost": None,
+         "seconds_per_answer": 1.21, "difference": None, "against_prompt": interval(-4.0, -6.0, -2.0), "failed": 0},
+        {"name": "four examples", "kind": "prompt", "score": 22.4, "low": 20.1, "high": 24.9, "cost": None,
+         "seconds_per_answer": 2.75, "difference": interval(4.0, 2.0, 6.0), "against_prompt": None, "failed": 0,
+         "best_prompt": True},
+        {"name": "LoRA", "kind": "trained", "score": 27.1, "low": 24.4, "high": 29.9, "cost": None,
+         "seconds_per_answer": 1.12, "difference": interval(8.7, 6.2, 11.3), "against_prompt": interval(4.7, 2.0, 7.5),
+         "failed": 0},
+        {"name": "full", "kind": "trained", "score": None, "low": None, "high": None, "cost": None,
+         "seconds_per_answer": None, "difference": None, "failed": 0, "note": "not trained; --full trains it"},
+        {"name": "big-model", "kind": "url", "score": 25.0, "low": 22.0, "high": 28.1, "cost": 1.84,
+         "seconds_per_answer": 0.8, "difference": interval(6.6, 3.9, 9.3), "against_prompt": interval(2.6, -0.4, 5.6),
+         "failed": 3},
+    ],
+    "advice": "train: LoRA beats the best prompt by 4.7 points of chrF [2.0, 7.5]",
+    "train": True,
+    "use": "LoRA",
+    "command": "ownchat chat demo",
+    "notes": [],
+}  # fmt: skip
+
+
+@pytest.fixture
+def ladder() -> dict[str, Any]:
+    return copy.deepcopy(LADDER)

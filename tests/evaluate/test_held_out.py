@@ -81,7 +81,7 @@ def stages(tmp_path: Path, tiny_model: Path, tuned_model: Path) -> dict[str, Pat
         for item in conversations():
             ledger.fate("row", item["id"], "kept", "test")
         ledger.fate("row", "x", "dropped", "exact_duplicate")
-    write_json(clean / MANIFEST, {"key": "clean"})
+    write_json(clean / MANIFEST, {"key": "clean", "config": {}, "report": {"details": {}, "seconds": 1.0}})
     shutil.copytree(tuned_model, train / "model")
     details = {
         "tokens_per_second": 812.5,
@@ -90,7 +90,7 @@ def stages(tmp_path: Path, tiny_model: Path, tuned_model: Path) -> dict[str, Pat
         "best_step": 40,
         "method": "full",
     }
-    write_json(train / MANIFEST, {"key": "train", "report": {"details": details}})
+    write_json(train / MANIFEST, {"key": "train", "config": {}, "report": {"details": details, "seconds": 4.0}})
     lines = [{"step": 0, "validation_loss": 5.7}, {"step": 20, "loss": 3.0}, {"step": 40, "validation_loss": 2.0}]
     (train / "sft").mkdir()
     (train / "sft" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -105,16 +105,19 @@ def test_stage_writes_the_report_that_is_a_contract(stages):
 
     assert set(contents) == {
         "name", "held_out", "training", "ledger", "ledger_rules", "answers", "conditions", "model",
-        "pretraining",
+        "pretraining", "gates", "recommendation", "cost", "private_data",
     }  # fmt: skip
     for side in ("base", "tuned", "difference"):
-        assert list(contents["held_out"][side]) == ["loss", "perplexity", "bits_per_byte", "chrf"]
+        assert list(contents["held_out"][side]) == [
+            "loss", "perplexity", "bits_per_byte", "token_accuracy", "chrf", "rouge_l", "exact",
+        ]  # fmt: skip
         for estimate in contents["held_out"][side].values():
             assert set(estimate) == {"value", "low", "high"}
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
     assert set(contents["held_out"]) == {
         "base", "tuned", "difference", "improvement", "base_prompt", "base_prompt_losses", "records", "tokens",
         "groups", "answers", "notes", "preferences", "preferences_only", "from_nothing",
+        "labels", "judge", "embedding", "slices", "extremes",
     }  # fmt: skip
     assert contents["name"] == "shop"
     assert contents["held_out"]["records"] == 6 and contents["held_out"]["groups"] == 3
@@ -237,7 +240,10 @@ def test_a_question_longer_than_the_context_is_passed_over_and_said(tiny_model):
     long = conversation(90, ("user", "Where is my parcel? " * 300), ("assistant", "Here."))
     result = measure(tiny_model, tiny_model, [*conversations(), long], EvaluateConfig(answers=7, draws=100))
     assert len(result.answers) == 6 and result.records == 7
-    assert result.notes == ("1 questions were passed over: they are longer than the model's context.",)
+    assert result.notes == (
+        "1 records are longer than 512 tokens: they are scored in pieces that overlap.",
+        "1 questions were passed over: they are longer than the model's context.",
+    )
 
 
 def test_nothing_to_score_is_one_clear_message(tiny_model):
@@ -291,15 +297,15 @@ def test_same_scores_when_memory_runs_out(
 
     records, few = conversations(), EvaluateConfig(answers=0, draws=100)
     wanted = measure(tiny_model, tuned_model, records, few)
-    real, sizes = score.log_probabilities, []
+    real, sizes = score.log_probabilities_and_hits, []
 
-    def small_memory(model: object, block: Block) -> torch.Tensor:
+    def small_memory(model: object, block: Block) -> tuple[torch.Tensor, torch.Tensor]:
         sizes.append(block.num_tokens)
         if block.num_tokens > 100:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return real(model, block)
 
-    monkeypatch.setattr(score, "log_probabilities", small_memory)
+    monkeypatch.setattr(score, "log_probabilities_and_hits", small_memory)
     got = measure(tiny_model, tuned_model, records, few)
     for part in ("base", "tuned"):
         assert getattr(got.comparison, part).loss.value == pytest.approx(getattr(wanted.comparison, part).loss.value)
@@ -307,3 +313,107 @@ def test_same_scores_when_memory_runs_out(
     said = capsys.readouterr().err.count("out of memory while scoring")
     assert said == len(too_large) > 0, "the second model begins with what the first one had room for"
     assert max(at for at, size in enumerate(sizes) if size > 100) < len(sizes) // 2
+
+
+def test_token_accuracy_is_that_of_plain_transformers(tiny_model: Path, tuned_model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    result = measure(tiny_model, tuned_model, conversations(), EvaluateConfig(answers=0, draws=100))
+    tokenizer = AutoTokenizer.from_pretrained(tuned_model)
+    for directory, side in ((tiny_model, result.comparison.base), (tuned_model, result.comparison.tuned)):
+        model, hits = AutoModelForCausalLM.from_pretrained(directory).eval(), 0
+        for item in conversations():
+            head = tokenizer.apply_chat_template(item["messages"][:-1], tokenize=False, add_generation_prompt=True)
+            prompt = tokenizer(head, add_special_tokens=False).input_ids
+            reply = tokenizer(item["messages"][-1]["content"] + "<|im_end|>", add_special_tokens=False).input_ids
+            with torch.no_grad():
+                first = model(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1].argmax(-1)
+            hits += int((first == torch.tensor(reply)).sum())
+        assert side.token_accuracy is not None
+        assert side.token_accuracy.value == pytest.approx(100 * hits / result.tokens)
+    assert result.comparison.difference.token_accuracy.value > 10
+
+
+def test_hits_come_with_the_same_log_probabilities(tiny_model: Path) -> None:
+    """Where the head is one matrix, in chunks, and where the model makes its own logits."""
+    from ownchat.model.load import load_model
+    from ownchat.model.score import score_documents
+
+    rng = np.random.default_rng(0)
+    rows = [(rng.integers(3, 300, size), rng.integers(0, 2, size)) for size in (400, 5, 60, 1, 130)]
+    model = load_model(tiny_model, dtype="float32", packed=True)
+    for plain in (True, False):
+        model.plain_head = plain
+        likeliest: list[np.ndarray] = []
+        with_hits = score_documents(model, rows, likeliest=likeliest)
+        without = score_documents(model, rows)
+        assert all(np.array_equal(one, other) for one, other in zip(with_hits, without, strict=True))
+        assert [len(hits) for hits in likeliest] == [len(values) for values in without]
+        assert all(hits.dtype == bool for hits in likeliest)
+
+
+def labelled(at: int) -> Record:
+    return conversation(at, ("user", f"{PAIRS[at % 6][0]} ({at})"), ("assistant", ("delivery", "money")[at % 2]))
+
+
+def test_labels_of_the_train_split_make_a_small_test_split_classification(stages: dict[str, Path]) -> None:
+    output, clean = stages.pop("output"), stages["test"]
+    for split, rows in (("train", range(3, 30)), ("test", range(3))):
+        shutil.rmtree(clean / split, ignore_errors=True)
+        with ShardWriter(clean / split) as writer:
+            for batch in batched(map(labelled, rows)):
+                writer.write(batch)
+    run(Config(evaluate=FEW), stages, output)
+    found = json.loads((output / "report.json").read_text())["held_out"]
+    assert found["records"] == 3, "three rows: all is defined, and wide"
+    assert set(found["labels"]) == {"names", "base", "tuned", "difference"}
+    table = np.array(found["labels"]["tuned"]["confusion"])
+    assert table.shape == (len(found["labels"]["names"]), len(found["labels"]["names"]) + 1) and table.sum() == 3
+    accuracy = found["labels"]["tuned"]["accuracy"]
+    assert accuracy["high"] - accuracy["low"] > 50
+    assert len(found["extremes"]["best"]) == 2 and len(found["extremes"]["worst"]) == 1
+
+
+def test_answers_of_nothing_but_white_space_score_nothing_and_are_said(tiny_model: Path, tmp_path: Path) -> None:
+    """A model whose first choice is always a special token, which has no text."""
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(tiny_model, tmp_path / "silent")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "silent")
+    weights = model.get_input_embeddings().weight.data
+    weights[:] = 0  # every logit is 0, and of equal ones the first is the padding
+    model.save_pretrained(tmp_path / "silent")
+    result = measure(tiny_model, tmp_path / "silent", conversations(), FEW)
+    assert [answer.tuned for answer in result.answers] == [""] * 4
+    assert "The tuned model gave no answer to 4 of 4 questions; no answer scores 0." in result.notes
+    tuned = result.comparison.tuned
+    assert tuned.chrf.value == tuned.rouge_l.value == tuned.exact.value == 0
+    assert tuned.loss.value == pytest.approx(math.log(weights.shape[0]))
+    assert tuned.token_accuracy.value == 0, "of equal ones the first counts, and that is not trained"
+
+
+def test_slices_and_extremes_are_of_the_same_records(tiny_model: Path, tuned_model: Path) -> None:
+    items = conversations()
+    for at, item in enumerate(items):
+        item["source"]["file"] = f"{'ab'[at % 2]}.csv"
+    result = measure(tiny_model, tuned_model, items, EvaluateConfig(answers=6, answer_tokens=8, draws=100))
+    sources = [part for part in result.slices if part.by == "source"]
+    assert {part.name: part.records for part in sources} == {"a.csv": 3, "b.csv": 3}
+    assert all(part.improvement.value > 0 for part in sources)
+    shown = [*result.extremes.best, *result.extremes.worst]
+    assert sorted(one.id for one in shown) == sorted(item["id"] for item in items)
+    losses = dict(zip(result.scores.ids, np.array(result.scores.nll) / np.array(result.scores.tokens), strict=True))
+    assert all(one.tuned_loss == pytest.approx(losses[one.id]) for one in shown)
+
+
+def test_a_report_whose_judge_was_down_is_made_anew(stages: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from ownchat.evaluate import judge
+
+    monkeypatch.setattr(judge, "RETRIES", 0)
+    output = stages.pop("output")
+    config = Config(evaluate=FEW.model_copy(update={"judge": {"url": "http://127.0.0.1:9/v1", "model": "m"}}))
+    first = run(config, stages, output)
+    assert first.details["held_out"]["judge"]["failed"] == 4 and "extremes" not in first.details["held_out"]
+    assert run(config, stages, output).seconds != first.seconds
+    assert "cannot be reached" in " ".join(held_out.load_report(output)["held_out"]["notes"])

@@ -9,7 +9,9 @@ import pytest
 from ownchat.config import Config, load_config, to_yaml
 from ownchat.data.ledger import Ledger
 from ownchat.evaluate import charts
-from ownchat.evaluate.report import conditions, ledger_tables, ledger_totals, page, parse_settings
+from ownchat.evaluate.page import ledger_tables, parse_settings
+from ownchat.evaluate.page import render_report as page
+from ownchat.evaluate.report import conditions, ledger_totals
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "circle", "line", "path", "use", "rect"}
 
@@ -176,3 +178,100 @@ def test_conditions_are_named(key):
     assert key in found
     if key == "cores":
         assert found[key] >= 1
+
+
+def words_of(text: str) -> str:
+    return " ".join(" ".join(Page(text).words).split())
+
+
+def test_everything_that_was_measured_is_on_the_page(full_report, metrics, settings, ladder):
+    text = page(full_report, metrics, settings, ladder)
+    words = words_of(text)
+    for expected in (
+        "Token accuracy", "41.2", "ROUGE-L", "Exact match",  # scores
+        "Which label it gives", "“refund” for “where is my parcel” (1)", "Macro-F1", "+33.0 to +67.0",  # labels
+        "The judge prefers the tuned model (30 pairs)", "83 % (66 to 93 %)", "2 of 32 pairs got no verdict",  # judge
+        "embed-small", "0.740",
+        "Against the best prompt", "four examples", "big-model", "3 failed", "not trained; --full trains it",  # ladder
+        "1.12 s", "cost 1.84", "Train: LoRA beats the best prompt",
+        "By topic", "prices", "3 records, few groups", "+28 %",  # slices
+        "The 4 where the loss fell most", "The 4 where it fell least", "chrF of the answer +12.5",  # extremes
+        "0.6 Wh", "busy hardware threads", "1 min 45 s", "64 %",  # cost
+        "192 places in 120 records", "phone number", "62",  # private data
+        "Not promoted: 1 of 2 requirements not met", "it is 27.1 (24.4 to 29.9)",  # gates
+        "train for longer", "--epochs 4", "fell from 3.100 to 2.980",  # recommendation
+    ):  # fmt: skip
+        assert expected in words, expected
+    assert words.index("What to do") > words.index("Settings and conditions")  # it ends with the recommendation
+
+
+def test_what_a_report_does_not_have_leaves_its_section_out(report, metrics, settings):
+    words = words_of(page(report, metrics, settings))
+    for heading in ("Which label", "Judged by", "Against the best", "Where it gained", "What it took", "Private data",
+                    "Requirements", "What to do", "Token accuracy", "The 4 where"):  # fmt: skip
+        assert heading not in words, heading
+
+
+def test_text_of_the_data_is_escaped_in_every_section(full_report, metrics, settings, ladder):
+    held_out = full_report["held_out"]
+    held_out["labels"]["names"] = [EVIL, "b", "c"]
+    held_out["judge"]["model"] = held_out["embedding"]["model"] = EVIL
+    for each in held_out["slices"]:
+        each["name"] = EVIL
+    for answers in held_out["extremes"].values():
+        for answer in answers:
+            answer |= dict.fromkeys(("question", "reference", "base", "tuned"), EVIL)
+    full_report["gates"]["checks"][0] |= {"require": EVIL, "why": EVIL}
+    full_report["recommendation"] = dict.fromkeys(("text", "command", "why"), EVIL)
+    full_report["private_data"]["by_type"] = {EVIL: 3}
+    full_report["cost"]["how"] = EVIL
+    ladder |= {"advice": EVIL, "notes": [EVIL]}
+    ladder["rungs"][0] |= {"name": EVIL, "note": EVIL}
+    text = page(full_report, metrics, settings, ladder)
+    parsed = Page(text)
+    assert not {"script", "img"} & set(parsed.tags) and "<script" not in text
+    assert "\x1b" not in text and "\x00" not in text
+    assert text.count("&lt;script&gt;") >= 45
+    ids = parsed.values("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_intervals_are_drawn_where_they_are(full_report, metrics, settings):
+    """Slices share one scale: a higher gain lies further right, and zero is where it is for all."""
+    from ownchat.evaluate import cells
+    from ownchat.evaluate.sections import slices
+
+    drawn = {row["name"]: row["svg"] for table in slices(full_report["held_out"]) for row in table["rows"]}
+    zero = {re.search(r'class="zero" x1="([\d.]+)"', svg)[1] for svg in drawn.values()}
+    middle = {name: float(re.search(r'<circle cx="([\d.]+)"', svg)[1]) for name, svg in drawn.items()}
+    assert len(zero) == 1
+    assert middle["phone.txt"] < float(zero.pop()) < middle["prices"] < middle["tickets-2024.csv"]
+    assert 'class="unclear"' in drawn["phone.txt"] and 'class="tuned"' in drawn["prices"]
+    bar = cells.bar({"value": 50.0, "low": 40.0, "high": 60.0}, cells.Scale(0.0, 100.0, 116))
+    assert 'x="8.0" y="4" width="50.0"' in bar and "M48.0 11H68.0" in bar
+    assert cells.bar(None, cells.Scale(0, 1)) == cells.forest(None, cells.Scale(0, 1)) == ""
+
+
+def test_a_judge_that_failed_is_not_made_up_for(full_report, metrics, settings):
+    judge = full_report["held_out"]["judge"]
+    judge |= {"judged": 0, "failed": 32, "tuned": None, "base": None, "ties": None, "self_agreement": None}
+    words = words_of(page(full_report, metrics, settings))
+    assert "No pair of answers was judged" in words and "32 of 32 pairs got no verdict" in words
+    assert "The judge prefers" not in words
+
+
+def test_private_data_is_counted_from_the_ledger(tmp_path: Path):
+    from ownchat.evaluate.report import private_data
+
+    assert private_data(tmp_path) is None
+    with Ledger(tmp_path) as ledger:
+        ledger.enter("row", 3)
+        ledger.fate("row", "a", "kept", "train", count=3)
+        ledger.event("row", "a", "changed", "private data", count=3, detail="email 1, person 2")
+        ledger.event("row", "b", "changed", "private data", count=1, detail="person 1")
+        ledger.event("row", "b", "changed", "encoding")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text('{"config": {"clean": {"private_types": ["person"]}}}')
+    assert private_data(tmp_path) == {"places": 4, "by_type": {"person": 3, "email": 1}, "records": 2}
+    manifest.write_text('{"config": {"clean": {"private_types": [], "private_deny": []}}}')
+    assert private_data(tmp_path) is None

@@ -51,3 +51,22 @@ def test_without_answers_or_figures_it_still_prints(report):
     text = summary(report)
     assert "chrF is missing: evaluate.answers is 0." in text
     assert re.search(r"chrF +– +– +–", text)
+
+
+def test_requirements_and_the_recommendation_are_printed(full_report):
+    text = summary(full_report)
+    flat = re.sub(r"\s+", " ", text)
+    for expected in ("Requirements not met: it is not promoted", "chrf at least 40: it is 27.1", "What to do",
+                     "train for longer", "--epochs 4", "Token accuracy", "52.3", "Macro-F1",
+                     "[+33.0 to +67.0]"):  # fmt: skip
+        assert expected in flat, expected
+    assert "loss better:" not in flat  # what is met needs no line
+    assert max(map(len, text.splitlines())) <= 80
+    full_report["gates"] = {"passed": True, "checks": full_report["gates"]["checks"][:1]}
+    assert "Requirements: 1 met" in summary(full_report)
+
+
+def test_control_characters_of_a_recommendation_stay_out(full_report):
+    full_report["recommendation"]["text"] = "more of \x1b[31mred"
+    full_report["gates"]["checks"][1]["why"] = "\x1b[2J"
+    assert "\x1b" not in summary(full_report)

@@ -83,3 +83,16 @@ def test_of_a_model_from_nothing_the_bits_are_told(report):
 def test_nothing_to_compare_is_said(report):
     held_out = report["held_out"] | {"improvement": None}
     assert wording.headline(held_out) == "The held-out loss could not be compared"
+
+
+def test_of_labels_accuracy_is_told_in_place_of_letters(full_report):
+    verdict = wording.verdict(full_report["held_out"])
+    assert "names the right label more often (90 % right, the base 40 %; difference +33 to +67 points)" in verdict
+    assert "chrF" not in verdict
+    full_report["held_out"]["labels"]["difference"]["accuracy"] = {"value": 1.0, "low": -3.0, "high": 5.0}
+    assert "does not name the right label measurably more often" in wording.verdict(full_report["held_out"])
+
+
+def test_measures_that_were_not_taken_have_no_row(report, full_report):
+    assert [each.key for each in wording.measures(report["held_out"])] == list(wording.ALWAYS)
+    assert len(wording.measures(full_report["held_out"])) == len(wording.MEASURES)

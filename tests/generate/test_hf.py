@@ -6,13 +6,14 @@ import math
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 import ownchat.generate.hf as hf
-from ownchat.errors import ModelError, UserError
+from ownchat.errors import ModelError, RunError, UserError
 from ownchat.generate.engine import Delta, Request, Sampling, Usage
 from ownchat.generate.hf import HfEngine, chat_engine
 
@@ -248,6 +249,31 @@ def test_rows_leave_the_batch_when_they_end(engine: HfEngine, prompts: list[list
     singles = [run(ending, Request(ids=prompt, max_tokens=50))[1] for prompt in prompts]
     assert len({len(answer) for answer in singles}) > 1
     assert ending.answer_batch(prompts, 50) == singles
+
+
+@pytest.mark.parametrize("after", [0, 12])  # passes that succeed: memory runs out at once, or between two tokens
+def test_memory_that_runs_out_halves_the_batch(
+    engine: HfEngine, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    expected = engine.answer_batch(prompts, 30)
+    plain, passes = engine._forward, []
+
+    def small(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append(len(ids))
+        if len(ids) > 2 and len(passes) > after:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return plain(ids, *rest)
+
+    monkeypatch.setattr(engine, "_forward", small)
+    done: list[int] = []
+    assert engine.answer_batch(prompts, 30, progress=done.append) == expected
+    assert done == [1] * len(prompts) and max(passes) == len(prompts) > 3
+    monkeypatch.setattr(engine, "_forward", lambda *_: torch.empty(1 << 60))
+    with pytest.raises(RunError, match="cannot be answered alone"):
+        engine.answer_batch(prompts, 30)
+    monkeypatch.setattr(engine, "_forward", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        engine.answer_batch(prompts, 30)
 
 
 def test_absolute_positions_are_right_beside_padding(engine: HfEngine, prompts: list[list[int]]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from ownchat.evaluate.paired import NAME as SCORES
 from ownchat.evaluate.paired import RecordScores, paired, record_scores
 from ownchat.pipeline import compare as comparing
 from ownchat.pipeline import run as whole
+from ownchat.pipeline.compare_page import default_place, render_comparison
 
 THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "window", "door", "roof"]
 COMMON = ["train.batch_tokens=400", "model.dtype=float32", "train.threads=1", "evaluate.answers=0"]
@@ -60,8 +63,8 @@ def test_what_differs_and_who_is_better() -> None:
     assert isinstance(result, dict) and result["verdict"] == "better" and result["measure"] == "loss"
     assert result["difference"]["high"] < 0
     bad, good = found.runs
-    assert result["first"]["value"] == pytest.approx(bad.held_out["tuned"]["value"])
-    assert result["second"]["value"] == pytest.approx(good.held_out["tuned"]["value"])
+    assert result["first"]["value"] == pytest.approx(bad.held_out["tuned"]["loss"]["value"])
+    assert result["second"]["value"] == pytest.approx(good.held_out["tuned"]["loss"]["value"])
     reverse = comparing.compare(["good", "bad"]).paired["bad"]
     assert isinstance(reverse, dict) and reverse["verdict"] == "worse"
     assert reverse["difference"]["value"] == pytest.approx(-result["difference"]["value"])
@@ -106,16 +109,51 @@ def test_mistakes() -> None:
 
 def test_the_command_and_its_json(home: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ownchat", "runs", "compare", "bad", "good", "--json"],
+        [sys.executable, "-m", "ownchat", "compare", "bad", "good", "--html", str(home / "it.html"), "--json"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     *lines, last = done.stdout.splitlines()
     found = json.loads(last)
     assert found["paired"]["good"]["verdict"] == "better" and [run["name"] for run in found["runs"]] == ["bad", "good"]
     assert any("good is better than bad" in line for line in lines)
-    alone = [sys.executable, "-m", "ownchat", "runs", "compare", "bad"]
+    assert found["recommendation"]["command"] == "ownchat chat good" and "Use good." in lines
+    page = (home / "it.html").read_text(encoding="utf-8")
+    assert lines[-1] == f"Page: {home / 'it.html'}" and "good is better than bad" in page
+    alone = [sys.executable, "-m", "ownchat", "compare", "bad"]
     missing = subprocess.run(alone, capture_output=True, text=True)
     assert missing.returncode == 2 and "two runs or more" in missing.stderr
+
+
+def test_the_page_has_the_same_figures_and_loads_nothing() -> None:
+    found = comparing.compare(["bad", "good", "other"])
+    text = render_comparison(found)
+    assert text == render_comparison(found)
+    assert not re.search(r"https?:|//|@import|url\((?!#)|<script|<img|<link", text)
+    result = found.paired["good"]
+    assert isinstance(result, dict)
+    for value in (result["first"]["value"], result["second"]["value"]):
+        assert f">{value:.3f}<" in text
+    for words in ("good is better than bad", "train.learning_rate", "bad and other share no test record", "Use good."):
+        assert words in text, words
+    assert default_place(found) == artifacts.home() / "compare" / "bad--good--other.html"
+
+
+def test_names_on_the_page_are_escaped_and_nothing_is_needed(home: Path) -> None:
+    found = comparing.compare(["good", "begun"])
+    evil = replace(found.runs[0], name="<script>x</script>", training={}, curve=[], cost=None)
+    text = render_comparison(replace(found, runs=(evil, found.runs[1])))
+    assert "<script" not in text and "&lt;script&gt;" in text and "cannot be compared yet" in text
+
+
+def test_advice_prefers_what_is_better_and_promoted() -> None:
+    found = comparing.compare(["bad", "good"])
+    unmet = replace(found.runs[1], promoted=False)
+    advice = comparing.recommend((found.runs[0], unmet), found.paired)
+    assert "does not meet its requirements" in advice["text"] and advice["command"].endswith("--compare")
+    reverse = comparing.compare(["good", "bad"])
+    assert reverse.recommendation["text"] == "Use good."
+    same = {"good": dict(found.paired["good"]) | {"verdict": "no clear difference"}}  # type: ignore[arg-type]
+    assert "cannot be told apart" in comparing.recommend(found.runs, same)["text"]
 
 
 def test_scores_hold_no_text(home: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from ownchat import __version__
-from ownchat.cli import export, machine, stages, sweep, talk, tokenizer
+from ownchat.cli import benchmark, export, ladder, machine, prompt, stages, sweep, talk, tokenizer
 from ownchat.errors import Interrupted, UserError, system_error
 
 app = typer.Typer(
@@ -33,11 +33,15 @@ app.command()(stages.plan)
 app.command()(stages.train)
 app.command()(sweep.sweep)
 app.command()(stages.evaluate)
+app.command()(ladder.ladder)
+app.command()(benchmark.benchmark)
 app.command()(talk.chat)
 app.command()(export.export)
+app.command()(machine.compare)
 app.command()(machine.doctor)
 app.command()(stages.demo)
 app.add_typer(tokenizer.tokenizer_app, name="tokenizer")
+app.add_typer(prompt.prompt_app, name="prompt")
 app.add_typer(machine.runs_app, name="runs")
 
 

@@ -23,6 +23,7 @@ def export(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="A new repository on the hub that all can read.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also a run that does not meet its requirements.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write a model for llama.cpp, Ollama, vLLM or the Hugging Face hub; it is run there and compared first."""
@@ -35,7 +36,10 @@ def export(
         from ownchat.pipeline import hub
 
         repo = hub.target_of(repo, exporting.source_of(name).name)  # without a token no work is begun
-    done = exporting.export(name, to, kind=type, out=out, adapter=adapter, prompts=prompts, say=typer.echo)  # type: ignore[arg-type]
+    done = exporting.export(
+        name, to, kind=type, out=out, adapter=adapter, prompts=prompts, force=force,  # type: ignore[arg-type]
+        say=typer.echo,
+    )  # fmt: skip
     typer.echo(f"{done.path}  {done.num_bytes / 1e6:,.1f} MB")
     typer.echo(done.parity)
     if to == "hub" and repo is not None:

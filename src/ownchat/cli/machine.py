@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,22 +47,6 @@ def runs(
         typer.echo(f"{columns}  {run.result}".rstrip())
 
 
-@runs_app.command("compare")
-def compare_runs(
-    names: Annotated[list[str], typer.Argument(help="Two runs or more; the others are set beside the first.")],
-    json: JsonOption = False,
-) -> None:
-    """What differs between runs, and whether one is better."""
-    from dataclasses import asdict
-
-    from ownchat.pipeline import compare
-
-    comparison = compare.compare(names)
-    typer.echo("\n".join(compare.lines(comparison)))
-    if json:
-        print_json(asdict(comparison))
-
-
 @runs_app.command("find")
 def find_in_runs(
     text: Annotated[str, typer.Argument(help="A name, an address, any text.")], json: JsonOption = False
@@ -84,6 +69,28 @@ def purge_raw(name: Annotated[str, typer.Argument(help="A run that is cleaned.")
     from ownchat.pipeline import runs as of_machine
 
     typer.echo(f"{name}: raw and dropped text removed, {of_machine.purge_raw(name) / 1e6:,.1f} MB freed")
+
+
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two runs or more; the others are set beside the first.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", help="The page; none: in the home, folder compare.", metavar="FILE")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """What differs between runs, and whether one is better; also as a page."""
+    from dataclasses import asdict
+
+    from ownchat.pipeline import compare as comparing
+    from ownchat.pipeline import compare_page
+
+    comparison = comparing.compare(names)
+    typer.echo("\n".join(comparing.lines(comparison)))
+    place = html if html is not None else compare_page.default_place(comparison)
+    compare_page.write(comparison, place)
+    typer.echo(f"\nPage: {place}")
+    if json:
+        print_json(asdict(comparison))
 
 
 def doctor() -> None:

@@ -62,7 +62,12 @@ def read_settings(
     if formats:
         pairs = [text.rpartition("=") for text in formats]
         values["data.format"] = {pattern or "*": format for pattern, _, format in pairs}
-    return load_config(path, sets=sets or (), values=values, recipe=accepted)
+    config, origins = load_config(path, sets=sets or (), values=values, recipe=accepted)
+    if config.generate.prompt is not None:
+        from ownchat.pipeline.system_prompt import with_prompt
+
+        return with_prompt(config, origins)
+    return config, origins
 
 
 def print_json(value: Any) -> None:

@@ -228,3 +228,5 @@ def _show(outcome: Any, start: float, *, as_json: bool) -> None:
     typer.echo(f"\nall in {elapsed(start)}")
     if as_json:
         print_json(outcome.report)
+    if (outcome.report.get("gates") or {}).get("passed") is False:
+        raise typer.Exit(1)  # for a script: done, and not good enough; 2 is a mistake

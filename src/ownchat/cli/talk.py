@@ -12,7 +12,10 @@ from ownchat.config import load_config
 
 
 def chat(
-    name: Annotated[str, typer.Argument(help="A run, or a model directory.")],
+    name: Annotated[str | None, typer.Argument(help="A run, or a model directory.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="One behind a URL: http://host:8000/v1#name", metavar="URL#NAME")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help='Answer this and end; "-" reads standard input.')] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Base and tuned, one after the other.")] = False,
     system: Annotated[str | None, typer.Option("--system", help="System message in place of the run's own.")] = None,
@@ -29,16 +32,22 @@ def chat(
     """Talk to a model in the terminal."""
     from ownchat import artifacts
     from ownchat.generate.chat import chat as talk
+    from ownchat.pipeline import runs
 
     sampling = {
         "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop,
     }  # fmt: skip
-    run = artifacts.run_directory(name)
-    path = Path(name).expanduser() if not run.is_dir() and Path(name).is_dir() else artifacts.existing_run(name)
-    stored = path / "config.yaml"
+    path = None
+    if name is not None:
+        run = artifacts.run_directory(name)
+        path = Path(name).expanduser() if not run.is_dir() and Path(name).is_dir() else artifacts.existing_run(name)
+    if path is not None and (warning := runs.not_promoted(path)) is not None:
+        typer.echo(f"ownchat: {warning}", err=True)
+    stored = path / "config.yaml" if path is not None and (path / "config.yaml").is_file() else None
     values = {f"generate.{key}": value for key, value in sampling.items()}
-    settings, _ = load_config(stored if stored.is_file() else None, values=values, sets=set or ())
+    settings, _ = load_config(stored, values=values, sets=set or ())
     talk(
-        path, settings=settings.generate, compare=compare, prompt=prompt, system=system, threads=settings.train.threads
-    )
+        path, model=model, settings=settings.generate, compare=compare, prompt=prompt, system=system,
+        threads=settings.train.threads,
+    )  # fmt: skip

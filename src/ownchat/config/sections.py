@@ -172,6 +172,7 @@ class GenerateConfig(_Section):
     url: str | None = Field(None, description="OpenAI-compatible URL that writes questions; none: a local model")
     model: str | None = Field(None, description="model that writes questions: a name at the URL, or a local base")
     questions: int = Field(0, ge=0, le=20, description="questions and answers written for each passage of a document")
+    prompt: str | None = Field(None, description="a prompt of ownchat prompt that the model is trained and used with")
 
 
 class EvaluateConfig(_Section):
@@ -180,6 +181,15 @@ class EvaluateConfig(_Section):
     answers: int = Field(32, ge=0, description="questions that base and tuned answer for chrF; 0: none")
     answer_tokens: int = Field(128, ge=1, description="longest of these answers")
     draws: int = Field(1000, ge=100, description="bootstrap draws of each interval")
+    judge: dict[Literal["url", "model"], str] = Field(
+        {}, description="an OpenAI-compatible model that compares base and tuned: {url: http://HOST/v1, model: NAME}"
+    )
+    embedding: dict[Literal["url", "model"], str] = Field(
+        {}, description="an OpenAI-compatible model of embeddings that scores answers: {url: http://HOST/v1, model: NAME}"
+    )
+    require: list[str] = Field(
+        [], description="what a run must reach to be promoted: [loss better, slices fall at most 5 %]"
+    )
 
 
 class TrainConfig(_Section):

@@ -64,23 +64,18 @@ def bits_chart(points: Points) -> str:
     return _svg(figure, "bits", "Bits per byte of the valid split by step of pre-training; lower is better")
 
 
-def whiskers(base: dict[str, float] | None, tuned: dict[str, float] | None) -> str:
-    """Both values with their intervals on one scale, for a cell of the table."""
-    if base is None or tuned is None:
+def compare_chart(curves: Sequence[tuple[str, Points]]) -> str:
+    """The validation losses of runs by step; empty when none has any."""
+    drawn = [(name, points) for name, points in curves if points]
+    if not drawn:
         return ""
-    low, high = min(base["low"], tuned["low"]), max(base["high"], tuned["high"])
-    width, height, margin = 150, 30, 8
-    scale = (width - 2 * margin) / ((high - low) or 1)
-    parts = [
-        f'<svg class="whiskers" viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true">'
-    ]
-    for name, estimate, y in (("base", base, 9), ("tuned", tuned, 21)):
-        left, middle, right = (margin + (estimate[bound] - low) * scale for bound in ("low", "value", "high"))
-        parts.append(
-            f'<g class="{name}"><line x1="{left:.1f}" x2="{right:.1f}" y1="{y}" y2="{y}"/>'
-            f'<circle cx="{middle:.1f}" cy="{y}" r="4"/></g>'
-        )
-    return "".join(parts) + "</svg>"
+    figure, axes = _axes("validation loss")
+    for at, (name, points) in enumerate(drawn):
+        look: Any = {"color": (TRAIN, TUNED, INK)[at % 3], "linestyle": ("-", "--", ":")[at // 3 % 3]}
+        label = name.replace("$", r"\$")  # a name is no formula
+        axes.plot(*zip(*points, strict=True), **look, linewidth=2, marker="o", markersize=4, label=label)
+    axes.legend(frameon=False, labelcolor=INK, loc="upper right", fontsize=12)
+    return _svg(figure, "compare", "Validation loss by step of each run")
 
 
 def _axes(ylabel: str) -> tuple[Any, Any]:

@@ -6,12 +6,12 @@ reply tokens, and the better of the two counts: so a gain is never only the gain
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,29 +19,23 @@ from ownchat.artifacts import Report, commit, completed, read_json, stage_key, s
 from ownchat.config import FROM_NOTHING, Config, EvaluateConfig
 from ownchat.data.records import Record, read_records
 from ownchat.errors import DataError
+from ownchat.evaluate import embedding, judge
 from ownchat.evaluate import report as reporting
+from ownchat.evaluate.answers import Answer, answer, fitting, prompts_of, questions, why_no_answers
+from ownchat.evaluate.comparison import Comparison, Scored, Side, compare
+from ownchat.evaluate.documents import Document, Prompt, base_prompts, renderable, windows
+from ownchat.evaluate.extremes import Extremes, extremes
+from ownchat.evaluate.labels import Labels, compare_labels, label_names
 from ownchat.evaluate.paired import RecordScores, record_scores
 from ownchat.evaluate.preferences import Preferences, compare_pairs, pair_documents
-from ownchat.evaluate.replies import is_trained, reply_bytes, scorable
-from ownchat.evaluate.scores import Comparison, Scored, chrf_statistics, compare, group_index
+from ownchat.evaluate.replies import reply_bytes, scorable
+from ownchat.evaluate.scores import group_index
+from ownchat.evaluate.slices import Slice, slices
 from ownchat.monitor.progress import progress
 
 SECTIONS = ("evaluate",)
 WINDOW_TOKENS = 2048  # longest piece that is scored in one forward pass, where the model's context allows it
-
-Document = tuple[list[int], list[int]]  # ids, weights
-Prompt = Literal["default", "system"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One question of the test split with the answer that was given then and those of both models."""
-
-    id: str
-    question: str
-    reference: str
-    base: str
-    tuned: str
+LABEL_RECORDS = 5_000  # of the train split, by which it is seen whether replies are labels
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,12 @@ class Result:
     answers: tuple[Answer, ...]  # in the fixed order of :func:`questions`
     notes: tuple[str, ...]  # what was left out, and why
     scores: RecordScores  # of the tuned model
+    slices: list[Slice]
+    extremes: Extremes
     preferences: Preferences | None = None  # where the test split has pairs
+    labels: Labels | None = None  # where replies are labels
+    judge: judge.Judged | None = None  # where the settings name one
+    embedding: embedding.Embedded | None = None
     from_nothing: bool = False  # the base is the untrained model
     preferences_only: bool = False  # and nothing else: the loss is that of replies that were wanted
 
@@ -65,11 +64,14 @@ class Result:
 def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     """Stage ``6-report``: measure, and write ``report.html`` and ``report.json``.
 
-    ``inputs``: ``test`` (``2-clean``), ``base`` (a model directory), ``train`` (``5-train``). Raises
-    :class:`~ownchat.errors.DataError` when the test split holds nothing that can be scored.
+    ``inputs``: ``test`` (``2-clean``), ``base`` (a model directory), ``train`` (``5-train``). A report whose judge or
+    model of embeddings could not be asked at all is made anew. Raises :class:`~ownchat.errors.DataError` when the test
+    split holds nothing that can be scored.
     """
+    judge.check(config.evaluate)
     key = stage_key(config, SECTIONS, inputs)
-    if (done := completed(output, key)) is not None and (output / reporting.JSON).is_file():
+    done = completed(output, key)
+    if done is not None and (output / reporting.JSON).is_file() and not _unheard(load_report(output)["held_out"]):
         return done
     start = time.monotonic()
     records = list(read_records(inputs["test"] / "test"))
@@ -78,17 +80,17 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     where = str(inputs["test"] / "test")
     result = measure(
         inputs["base"], model, records, config.evaluate, where=where, block_tokens=fits,
-        from_nothing=config.model.base == FROM_NOTHING,
+        from_nothing=config.model.base == FROM_NOTHING, names=_names_of_labels(records, inputs["test"] / "train"),
     )  # fmt: skip
     start_afresh(output)  # only now: a measurement that was interrupted leaves the report before
     contents = reporting.build(result, train=inputs["train"], run=output.parent)
-    reporting.write(contents, output, train=inputs["train"], config=config)
+    reporting.write(contents, output, train=inputs["train"], config=config, seconds=time.monotonic() - start)
     result.scores.save(output)
     report = Report(
         "evaluate",
         output,
         counts={"records": result.records, "tokens": result.tokens, "answers": len(result.answers)},
-        details={"held_out": contents["held_out"]},
+        details={"held_out": {key: value for key, value in contents["held_out"].items() if key != "extremes"}},
         seconds=time.monotonic() - start,
     )
     return commit(key, config, SECTIONS, report)
@@ -97,6 +99,19 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
 def load_report(output: Path) -> dict[str, Any]:
     """The contents of ``report.json`` of a finished stage."""
     return read_json(output / reporting.JSON)
+
+
+def _names_of_labels(records: Sequence[Record], train: Path) -> list[str] | None:
+    """The labels of test and train split: a few test records alone would not show that they are labels."""
+    if label_names([*records, *islice(read_records(train), LABEL_RECORDS)]) is None:
+        return None
+    return label_names([*records, *read_records(train)])  # data are often sorted by label: all of them
+
+
+def _unheard(held_out: dict[str, Any]) -> bool:
+    """Was a judge or a model of embeddings to be asked, and did it say nothing?"""
+    judged, embedded = held_out.get("judge"), held_out.get("embedding")
+    return bool((judged and not judged["judged"]) or (embedded and embedded["base"] is None))
 
 
 def measure(
@@ -108,11 +123,13 @@ def measure(
     where: str = "test",
     block_tokens: int = WINDOW_TOKENS,
     from_nothing: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Result:
     """Load both models one after the other, score and let them answer; see :class:`Result`.
 
     ``block_tokens``: most tokens in one forward pass as far as training knows; less when memory runs out.
-    ``from_nothing``: the base is the model before it was trained, which has nothing to answer.
+    ``from_nothing``: the base is the model before it was trained, which has nothing to answer. ``names``: of
+    :func:`~ownchat.evaluate.labels.label_names`, where the replies are labels.
     """
     from ownchat.tokenizer.stage import context_tokens, load_tokenizer
 
@@ -130,190 +147,119 @@ def measure(
         prompts = base_prompts(tokenizer, items, documents)
     pairs, both = pair_documents(tokenizer, records)
     more = [both] if pairs else []
-    versions = [*prompts.values(), *more]
-    of_base, fits = _nll(base, "scoring the base", versions, min(block_tokens, WINDOW_TOKENS))
-    base_nll = dict(zip(prompts, of_base, strict=False))
-    of_tuned, _ = _nll(tuned, "scoring the tuned model", [documents, *more], fits)
-    tuned_nll = of_tuned[0]
-    preferences = compare_pairs(pairs, both, of_base[-1], of_tuned[-1], draws=settings.draws) if pairs else None
+    of_base = _score(base, "scoring the base", [*prompts.values(), *more], min(block_tokens, WINDOW_TOKENS))
+    of_tuned = _score(tuned, "scoring the tuned model", [documents, *more], of_base.block_tokens)
+    preferences = compare_pairs(pairs, both, of_base.nll[-1], of_tuned.nll[-1], draws=settings.draws) if pairs else None
     tokens = np.array([sum(weights) for _, weights in documents], dtype=np.float64)
-    losses = {name: float(values.sum() / tokens.sum()) for name, values in base_nll.items()}
+    losses = {name: float(nll.sum() / tokens.sum()) for name, nll in zip(prompts, of_base.nll, strict=False)}
     prompt = min(losses, key=lambda name: losses[name])  # chosen on the test split: favours the base, and is meant to
+    chosen = list(prompts).index(prompt)
+    base_nll, tuned_nll = of_base.nll[chosen], of_tuned.nll[0]
+    if of_tuned.in_pieces:
+        notes.append(
+            f"{of_tuned.in_pieces:,} records are longer than {of_tuned.window:,} tokens: they are scored in pieces "
+            "that overlap."
+        )
 
     asked, too_long = fitting(
-        questions(items), settings.answers, lambda item: _prompts(tokenizer, item, prompt), context_tokens(tuned)
+        questions(items), settings.answers, lambda item: prompts_of(tokenizer, item, prompt), context_tokens(tuned)
     )
     notes += [f"{too_long:,} questions were passed over: they are longer than the model's context."] if too_long else []
     answers: tuple[Answer, ...] = ()
     if asked:
-        answers = _answer(None if from_nothing else base, tuned, tokenizer, asked, prompt, settings.answer_tokens)
+        answers = answer(None if from_nothing else base, tuned, tokenizer, asked, prompt, settings.answer_tokens)
     else:
-        notes.append(_why_no_answers(items, settings.answers))
-    references = [answer.reference for answer in answers]
-    groups = [item["group"] for item in items]
+        notes.append(why_no_answers(items, settings.answers))
+    references = [given.reference for given in answers]
+    base_texts, tuned_texts = [given.base for given in answers], [given.tuned for given in answers]
+    notes += _empty(tuned_texts, "tuned model") + ([] if from_nothing else _empty(base_texts, "base"))
+    groups, asked_groups = [item["group"] for item in items], [item["group"] for item in asked]
     num_bytes = np.array([reply_bytes(item) for item in items], dtype=np.float64)
     comparison = compare(
         Scored(
-            base_nll=base_nll[prompt],
-            tuned_nll=tuned_nll,
+            base=Side(base_nll, of_base.hits[chosen], base_texts),
+            tuned=Side(tuned_nll, of_tuned.hits[0], tuned_texts),
             tokens=tokens,
             num_bytes=num_bytes,
             groups=groups,
-            base_chrf=chrf_statistics([answer.base for answer in answers], references),
-            tuned_chrf=chrf_statistics([answer.tuned for answer in answers], references),
-            chrf_groups=[item["group"] for item in asked],
+            references=references,
+            answer_groups=asked_groups,
         ),
         draws=settings.draws,
     )
-    num_groups = int(group_index(groups).max()) + 1
-    each = record_scores([item["id"] for item in items], groups, tokens, num_bytes, tuned_nll)
-    total = int(tokens.sum())
-    alone = all(item["kind"] == "preference" for item in records)
+    judged, embedded = None, None
+    if answers and not from_nothing:  # an untrained model has nothing to compare
+        judged, embedded, said = _ask_servers(settings, asked, answers)
+        notes += said
+    labels = None
+    if names is not None:
+        labels = compare_labels(names, references, base_texts, tuned_texts, asked_groups, draws=settings.draws)
+    per_token = {
+        item["id"]: (float(before), float(after))
+        for item, before, after in zip(items, base_nll / tokens, tuned_nll / tokens, strict=True)
+    }
     return Result(
-        comparison, prompt, losses, len(items), total, num_groups, answers, tuple(notes), each, preferences,
-        from_nothing, alone,
-    )  # fmt: skip
+        comparison=comparison,
+        base_prompt=prompt,
+        base_prompt_losses=losses,
+        records=len(items),
+        tokens=int(tokens.sum()),
+        groups=int(group_index(groups).max()) + 1,
+        answers=answers,
+        notes=tuple(notes),
+        scores=record_scores([item["id"] for item in items], groups, tokens, num_bytes, tuned_nll),
+        slices=slices(items, base_nll, tuned_nll, tokens, groups, draws=settings.draws),
+        extremes=extremes(answers, per_token),
+        preferences=preferences,
+        labels=labels,
+        judge=judged,
+        embedding=embedded,
+        from_nothing=from_nothing,
+        preferences_only=all(item["kind"] == "preference" for item in records),
+    )
 
 
-# ------------------------------------------------------------------------------------------- what is scored, how
+def _empty(texts: Sequence[str], whose: str) -> list[str]:
+    """What to say of answers that are nothing, or nothing but white space."""
+    empty = sum(not text.strip() for text in texts)
+    return (
+        [f"The {whose} gave no answer to {empty:,} of {len(texts):,} questions; no answer scores 0."] if empty else []
+    )
 
 
-def rendered(tokenizer: Any, item: Record) -> Document:
-    """Ids and weights of a record, exactly as in training."""
-    from ownchat.tokenizer.tokens import render_record
-
-    made = render_record(tokenizer, item)
-    return list(made.ids), list(made.weights)
-
-
-def renderable(tokenizer: Any, items: Sequence[Record]) -> tuple[list[Record], list[Document], int]:
-    """The records that the template takes, their tokens, and how many it refused (the tokens stage dropped those)."""
-    taken: list[Record] = []
-    documents: list[Document] = []
-    for item in items:
-        try:
-            documents.append(rendered(tokenizer, item))
-            taken.append(item)
-        except DataError:
-            continue
-    return taken, documents, len(items) - len(taken)
-
-
-def has_system(item: Record) -> bool:
-    return item["kind"] == "conversation" and item["messages"][0]["role"] == "system"
+def _ask_servers(
+    settings: EvaluateConfig, asked: Sequence[Record], answers: Sequence[Answer]
+) -> tuple[judge.Judged | None, embedding.Embedded | None, list[str]]:
+    """The judge's and the embeddings' figures, where the settings name them, and what to say of failures."""
+    base, tuned = [given.base for given in answers], [given.tuned for given in answers]
+    judged, embedded, notes = None, None, []
+    if settings.judge:
+        with progress("asking the judge", 2 * len(asked), "verdicts") as advance:
+            judged, error = judge.judge(settings.judge, asked, base, tuned, progress=advance)
+        notes.append(judge.note(judged, error))
+    if settings.embedding:
+        references, groups = [given.reference for given in answers], [item["group"] for item in asked]
+        with progress("embedding answers", len(asked), "questions") as advance:
+            embedded, error = embedding.embedding(
+                settings.embedding, references, base, tuned, groups, draws=settings.draws, progress=advance
+            )
+        notes.append(embedding.note(embedded, error, len(asked)))
+    return judged, embedded, [note for note in notes if note is not None]
 
 
-def without_system(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation without the system message at its start: the template then puts its own, if it has one."""
-    return list(messages[1:] if messages[0]["role"] == "system" else messages)
+@dataclass(frozen=True)
+class _Pass:
+    """One model's scores of each version of the records, one entry a record."""
+
+    nll: list[np.ndarray]  # nats, summed over the record's trained tokens
+    hits: list[np.ndarray]  # how many of these tokens the model held for the likeliest
+    block_tokens: int  # of a forward pass that memory was enough for
+    window: int  # tokens of a piece at most
+    in_pieces: int  # records of the first version that are longer
 
 
-def base_prompts(
-    tokenizer: Any, items: Sequence[Record], documents: Sequence[Document]
-) -> dict[Prompt, Sequence[Document]]:
-    """The records under every prompt that the base may have: its default one, and the system message of the data.
-
-    Only the first when no record has a system message; only the second when the template renders the replies
-    differently without one, since losses on other tokens do not compare.
-    """
-    if not any(map(has_system, items)):
-        return {"default": documents}
-    bare = [item | {"messages": without_system(item["messages"])} if has_system(item) else item for item in items]
-    default = [rendered(tokenizer, item) for item in bare]
-    if list(map(trained_ids, default)) != list(map(trained_ids, documents)):
-        return {"system": documents}
-    return {"default": default, "system": documents}
-
-
-def trained_ids(document: Document) -> list[int]:
-    """The tokens that count.
-
-    >>> trained_ids(([5, 6, 7], [0, 1, 1]))
-    [6, 7]
-    """
-    return [id for id, weight in zip(*document, strict=True) if weight]
-
-
-def windows(document: Document, limit: int) -> list[Document]:
-    """Pieces of at most ``limit`` tokens in which every trained token stands once with weight 1.
-
-    Each piece but the first starts with half a window that was scored before and now only gives context.
-
-    >>> windows(([1, 2, 3, 4, 5, 6, 7], [1] * 7), 4)
-    [([1, 2, 3, 4], [1, 1, 1, 1]), ([3, 4, 5, 6], [0, 0, 1, 1]), ([5, 6, 7], [0, 0, 1])]
-    """
-    ids, weights = document
-    pieces = [(ids[:limit], weights[:limit])]
-    context = limit // 2
-    for start in range(limit, len(ids), limit - context):
-        stop = start + limit - context
-        pieces.append((ids[start - context : stop], [0] * context + weights[start:stop]))
-    return pieces
-
-
-def questions(items: Sequence[Record]) -> list[Record]:
-    """Conversations that end in a reply to somebody, in the order of their ids.
-
-    An id is a hash of the record's source, position and content, so the first of them are an even draw from the
-    split that nobody can steer by hand, and the same one each time.
-    """
-    fit = [
-        item
-        for item in items
-        if item["kind"] == "conversation"
-        and any(message["role"] != "system" for message in item["messages"][:-1])
-        and item["messages"][-1]["role"] == "assistant"
-        and is_trained(item["messages"][-1])
-        and (item["messages"][-1]["content"] or "").strip()
-    ]
-    return sorted(fit, key=lambda item: item["id"])
-
-
-def fitting(
-    candidates: Sequence[Record], most: int, prompts: Callable[[Record], Sequence[list[int]]], context: int | None
-) -> tuple[list[Record], int]:
-    """The first ``most`` whose prompts leave room for an answer, and how many were passed over on the way."""
-    chosen: list[Record] = []
-    too_long = 0
-    for item in candidates:
-        if len(chosen) == most:
-            break
-        if context is not None and max(map(len, prompts(item))) >= context:
-            too_long += 1
-        else:
-            chosen.append(item)
-    return chosen, too_long
-
-
-def _prompts(tokenizer: Any, item: Record, base_prompt: Prompt) -> list[list[int]]:
-    """The question as the base gets it and as the tuned model gets it."""
-    from ownchat.tokenizer.render import prompt_ids
-
-    messages = item["messages"][:-1]
-    bases = without_system(messages) if base_prompt == "default" else messages
-    tools = json.loads(item["tools"]) if item["tools"] else None
-    return [prompt_ids(tokenizer, bases, tools), prompt_ids(tokenizer, messages, tools)]
-
-
-def _why_no_answers(items: Sequence[Record], most: int) -> str:
-    if most == 0:
-        return "chrF is missing: evaluate.answers is 0."
-    if all(item["kind"] == "document" for item in items):
-        return "chrF is missing: the data are documents, without questions to answer."
-    return "chrF is missing: no conversation of the test split ends in a reply."
-
-
-# ----------------------------------------------------------------------------------------------------- the models
-
-
-def _nll(
-    directory: Path, title: str, versions: Sequence[Sequence[Document]], block_tokens: int
-) -> tuple[list[np.ndarray], int]:
-    """For each version of the records: nats of every record, summed over its trained tokens; and the tokens of a
-    forward pass that memory was enough for.
-
-    Loads the model, scores, and lets it go: two models at a time would need twice the memory.
-    """
+def _score(directory: Path, title: str, versions: Sequence[Sequence[Document]], block_tokens: int) -> _Pass:
+    """Loads the model, scores, and lets it go: two models at a time would need twice the memory."""
     from ownchat.model.load import load_model
     from ownchat.model.score import say_halved, score_documents
 
@@ -326,51 +272,22 @@ def _nll(
     context = getattr(model.config, "max_position_embeddings", None)
     limit = WINDOW_TOKENS if context is None else min(context, WINDOW_TOKENS)
     cut = [[windows(document, limit) for document in documents] for documents in versions]
-    totals = []
+    totals: list[np.ndarray] = []
+    right: list[np.ndarray] = []
     with progress(title, sum(len(pieces) for documents in cut for pieces in documents), "pieces") as advance:
         for documents, records in zip(cut, versions, strict=True):
+            likeliest: list[np.ndarray] = []
             scored = score_documents(
                 model,
                 [piece for pieces in documents for piece in pieces],
                 block_tokens=block_tokens,
                 progress=advance,
                 on_halved=on_halved,
+                likeliest=likeliest,
             )
             owner = np.repeat(np.arange(len(documents)), [len(pieces) for pieces in documents])
             counts = np.bincount(owner, [len(values) for values in scored], minlength=len(documents))
             assert counts.tolist() == [sum(weights) for _, weights in records], "a trained token was not scored"
             totals.append(-np.bincount(owner, [values.sum() for values in scored], minlength=len(documents)))
-    return totals, block_tokens
-
-
-def _answer(
-    base: Path | None, tuned: Path, tokenizer: Any, asked: Sequence[Record], base_prompt: Prompt, max_tokens: int
-) -> tuple[Answer, ...]:
-    """Greedy answers of both models; the base under its better prompt, the tuned model under that of the data.
-    ``base`` none: it has none."""
-    prompts = [_prompts(tokenizer, item, base_prompt) for item in asked]
-    base_texts = [""] * len(asked)
-    if base is not None:
-        base_texts = _greedy(base, tuned, [first for first, _ in prompts], max_tokens, "answers of the base")
-    tuned_texts = _greedy(tuned, tuned, [second for _, second in prompts], max_tokens, "answers of the tuned model")
-    return tuple(
-        Answer(item["id"], _last_question(item["messages"][:-1]), item["messages"][-1]["content"].strip(), *texts)
-        for item, *texts in zip(asked, base_texts, tuned_texts, strict=True)
-    )
-
-
-def _greedy(directory: Path, words: Path, prompts: list[list[int]], max_tokens: int, title: str) -> list[str]:
-    from ownchat.generate.hf import chat_engine
-
-    engine = chat_engine(directory, tokenizer=words)
-    try:
-        with progress(title, len(prompts), "answers") as advance:
-            answers = engine.answer_batch(prompts, max_tokens, progress=advance)
-        texts = [engine.text(ids).strip() for ids in answers]
-    finally:
-        engine.close()
-    return texts
-
-
-def _last_question(messages: Sequence[dict[str, Any]]) -> str:
-    return next(((m["content"] or "").strip() for m in reversed(messages) if m["role"] != "system"), "")
+            right.append(np.bincount(owner, [hits.sum() for hits in likeliest], minlength=len(documents)))
+    return _Pass(totals, right, block_tokens, limit, sum(len(pieces) > 1 for pieces in cut[0]))

@@ -1,8 +1,8 @@
 """``report.json`` and ``report.html``: what went in, what came out, and how sure one may be of it.
 
 ``report.json`` is a public contract: ``held_out.{base,tuned}.{loss,perplexity,bits_per_byte,chrf}``, each
-``{value, low, high}`` or null; ``training.{tokens_per_second, seconds, peak_memory_bytes}``; ``ledger``. The page is
-made from it alone, with the run's metrics and settings: one file without requests to anywhere.
+``{value, low, high}`` or null; ``training.{tokens_per_second, seconds, peak_memory_bytes}``; ``ledger``.
+``report.html`` is made from it, see :mod:`ownchat.evaluate.page`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,32 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ownchat
-from ownchat.artifacts import MANIFEST, read_json, write_atomic, write_json
+from ownchat.artifacts import CLEAN, MANIFEST, REPORT, TRAIN, read_json, write_atomic, write_json
 from ownchat.config import Config, to_yaml
 from ownchat.data import ledger
-from ownchat.errors import printable
-from ownchat.evaluate import charts, wording
+from ownchat.evaluate import charts, gates
+from ownchat.evaluate.cost import cost
+from ownchat.evaluate.page import HTML, render_report
+from ownchat.evaluate.recommendation import recommend
 from ownchat.monitor.events import read_lines
 
 if TYPE_CHECKING:
     from ownchat.evaluate.held_out import Result
 
-JSON, HTML = "report.json", "report.html"
-SHOWN = 3  # questions on the page and in the terminal: the first ones, so that nobody picks
+JSON, LADDER = "report.json", "ladder.json"
 PHASES = ("prefer", "sft", "pretrain")  # the last one that ran is the one whose curves count
 SAMPLES = "samples.jsonl"  # of the phase pretrain
+SETTINGS = "config.yaml"  # of the run
 PACKAGES = ("torch", "transformers", "peft", "sacrebleu", "numpy")
-STAGES = {"1-data": "Import", "2-clean": "Clean and split", "3-tokenizer": "Tokenizer", "4-tokens": "Tokens"}
+PRIVATE = "private data"  # the rule under which the ledger has what was masked
 
 Totals = dict[str, dict[str, int]]
 
@@ -50,6 +53,11 @@ def build(result: Result, *, train: Path, run: Path) -> dict[str, Any]:
         "tokens": result.tokens,
         "groups": result.groups,
         "preferences": None if result.preferences is None else asdict(result.preferences),
+        "labels": None if result.labels is None else asdict(result.labels),
+        "judge": None if result.judge is None else asdict(result.judge),
+        "embedding": None if result.embedding is None else asdict(result.embedding),
+        "slices": [asdict(part) for part in result.slices],
+        "extremes": asdict(result.extremes),
         "preferences_only": result.preferences_only,
         "from_nothing": result.from_nothing,
         "answers": len(result.answers),
@@ -68,47 +76,49 @@ def build(result: Result, *, train: Path, run: Path) -> dict[str, Any]:
     }
 
 
-def write(report: Mapping[str, Any], output: Path, *, train: Path, config: Config) -> None:
-    """Both files; the page also needs the training's metrics and the settings with their origins."""
-    write_json(output / JSON, report)
-    settings = output.parent / "config.yaml"
-    text = settings.read_text(encoding="utf-8") if settings.is_file() else to_yaml(config, {})
-    write_atomic(output / HTML, page(report, metrics(train), text))
+def write(
+    report: Mapping[str, Any], output: Path, *, train: Path, config: Config, seconds: float | None = None
+) -> dict[str, Any]:
+    """Both files, from what :func:`build` gives; returns the contents of ``report.json`` with what is concluded:
+    requirements, cost, private data and the recommendation. ``seconds``: that the evaluation took.
+
+    The page also needs the training's metrics and the settings with their origins.
+    """
+    run = output.parent
+    settings = run / SETTINGS
+    contents = dict(report) | {
+        "gates": gates.check(gates.parse(config.evaluate.require), report["held_out"]),
+        "cost": cost(run, seconds),
+        "private_data": private_data(run / CLEAN),
+    }
+    _write(contents, output, train, settings.read_text(encoding="utf-8") if settings.is_file() else to_yaml(config, {}))
+    return contents
 
 
-def page(report: Mapping[str, Any], lines: Sequence[dict[str, Any]], settings: str) -> str:
-    """The page. All text of the data is escaped by the template engine and nothing is loaded from outside."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def rewrite(run: Path) -> dict[str, Any]:
+    """Both files anew from ``report.json``, once ``ladder.json`` lies beside it; returns the contents."""
+    contents: dict[str, Any] = read_json(run / REPORT / JSON)
+    _write(contents, run / REPORT, run / TRAIN, (run / SETTINGS).read_text(encoding="utf-8"))
+    return contents
 
-    environment = Environment(
-        loader=PackageLoader("ownchat.evaluate", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": wording.number, "interval": wording.interval, "clean": printable}
-    best = report["training"].get("best_step")
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        held_out=report["held_out"],
-        headline=wording.headline(report["held_out"]),
-        verdict=wording.verdict(report["held_out"]),
-        change=wording.change(report["held_out"]),
-        measures=wording.MEASURES,
-        preferences=wording.preferences(report["held_out"]),
-        limits=wording.limits(report["held_out"]),
-        base_name=wording.base_name(report["held_out"]),
-        from_nothing=bool(report["held_out"].get("from_nothing")),
-        facts=wording.training_facts(report["training"]),
-        whiskers=charts.whiskers,
-        charts=list(filter(None, [charts.loss_chart(lines, best), charts.difference_chart(lines, best)])),
-        pretraining=report.get("pretraining"),
-        bits_chart=charts.bits_chart((report.get("pretraining") or {}).get("bits_per_byte", [])),
-        shown=report["answers"][:SHOWN],
-        stages=[(stage, STAGES.get(stage, stage), table) for stage, table in ledger_tables(report).items()],
-        settings=parse_settings(settings),
-    )
+
+def recheck(run: Path, config: Config) -> dict[str, Any]:
+    """The contents of ``report.json`` with these requirements held to what was measured: other ones need no other
+    measurement. Both files are made anew where that changes something."""
+    contents: dict[str, Any] = read_json(run / REPORT / JSON)
+    found = gates.check(gates.parse(config.evaluate.require), contents["held_out"])
+    if found != contents.get("gates", gates.check([], {})):
+        contents["gates"] = found
+        _write(contents, run / REPORT, run / TRAIN, (run / SETTINGS).read_text(encoding="utf-8"))
+    return contents
+
+
+def _write(contents: dict[str, Any], output: Path, train: Path, settings: str) -> None:
+    lines = metrics(train)
+    ladder = read_json(output / LADDER) if (output / LADDER).is_file() else None
+    contents["recommendation"] = recommend(contents, lines, run=output.parent, ladder=ladder)
+    write_json(output / JSON, contents)
+    write_atomic(output / HTML, render_report(contents, lines, settings, ladder))
 
 
 # -------------------------------------------------------------------------------------------------- what it holds
@@ -129,25 +139,26 @@ def ledger_totals(stage: Path) -> tuple[Totals, dict[str, dict[str, int]]]:
     return totals, {key: dict(sorted(rules[key].items())) for key in sorted(rules)}
 
 
-def ledger_tables(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """For each stage a row per unit: the totals, and in words what each rule did to those that were not just kept."""
-    tables: dict[str, list[dict[str, Any]]] = {}
-    for stage, totals in report["ledger"].items():
-        rules = report["ledger_rules"].get(stage, {})
-        tables[stage] = [
-            {"unit": unit, "totals": total, "rules": _what_rules_did(unit, rules)} for unit, total in totals.items()
-        ]
-    return tables
+def private_data(stage: Path) -> dict[str, Any] | None:
+    """``{places, by_type, records}`` of what was masked before anything was learned, from the ledger of ``2-clean``;
+    None where nothing was looked for."""
+    path = stage / MANIFEST
+    if not path.is_file() or not (stage / ledger.NAME).is_file():
+        return None
+    settings = read_json(path)["config"].get("clean", {})
+    if not settings.get("private_types") and not settings.get("private_deny"):
+        return None
+    import pyarrow.compute as pc
 
-
-def _what_rules_did(unit: str, rules: Mapping[str, Mapping[str, int]]) -> str:
-    """``dropped: exact duplicate 3; changed: encoding 12``."""
-    parts = []
-    for key, counts in rules.items():
-        of, _, fate = key.partition(" ")
-        if of == unit and (fate != "kept" or len(counts) > 1):  # kept by one rule says nothing; by split it does
-            parts.append(f"{fate}: " + ", ".join(f"{rule.replace('_', ' ')} {n:,}" for rule, n in counts.items()))
-    return "; ".join(parts)
+    table = ledger.read_ledger(stage)
+    rows = table.filter(pc.and_(pc.equal(table["rule"], PRIVATE), pc.equal(table["fate"], "changed")))
+    by_type: Counter[str] = Counter()
+    for detail in rows["detail"].to_pylist():  # "email 1, person 2"
+        for part in filter(None, (detail or "").split(", ")):
+            name, _, count = part.rpartition(" ")
+            by_type[name] += int(count)
+    places = sum(rows["count"].to_pylist())
+    return {"places": places, "by_type": dict(by_type.most_common()), "records": rows.num_rows}
 
 
 def training(train: Path) -> dict[str, Any]:
@@ -219,18 +230,3 @@ def _commit() -> str | None:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", "..") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def parse_settings(text: str) -> list[dict[str, str]]:
-    """Rows ``section.key, value, origin`` of the effective configuration.
-
-    >>> parse_settings("train:\\n  seed: 3  # given (--set)\\n")
-    [{'key': 'train.seed', 'value': '3', 'origin': 'given (--set)'}]
-    """
-    rows, section = [], ""
-    for line in text.splitlines():
-        if found := re.fullmatch(r"(\w+):", line):
-            section = found[1]
-        elif found := re.fullmatch(r"  (\w+): (.*?)  # (\w[^#]*)", line):
-            rows.append({"key": f"{section}.{found[1]}", "value": found[2], "origin": found[3]})
-    return rows

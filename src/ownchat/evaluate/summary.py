@@ -14,8 +14,8 @@ from rich.text import Text
 
 from ownchat.artifacts import REPORT
 from ownchat.errors import printable
-from ownchat.evaluate import wording
-from ownchat.evaluate.report import HTML, SHOWN, STAGES, ledger_tables
+from ownchat.evaluate import gates, wording
+from ownchat.evaluate.page import HTML, SHOWN, STAGES, ledger_tables
 
 WIDTH = 80
 REPLY_CHARACTERS = 320  # of an answer in the terminal; the page has all of it
@@ -25,7 +25,7 @@ def summary(report: Mapping[str, Any], *, width: int = WIDTH, color: bool = Fals
     """The printed result, no line longer than ``width``; without ``color`` plain text that a pipe can take.
 
     Base against tuned with intervals, the first questions with both answers, what the ledger says, the training's
-    figures, where the model lies and how to go on.
+    figures, requirements that are not met, what is recommended, where the model lies and how to go on.
     """
     file = io.StringIO()
     console = Console(
@@ -59,7 +59,8 @@ def _result(report: Mapping[str, Any]) -> RenderableType:
         shown, all_of = min(SHOWN, len(report["answers"])), len(report["answers"])
         parts.append(Text(f"(the first {shown} of {all_of} by a hash of their source: not picked)", style="dim"))
     parts += [Text(), _ledger(report)] if report["ledger"] else []
-    parts += [Text(), Text("Training", style="bold"), _training(report["training"]), Text(), _go_on(report)]
+    parts += [Text(), Text("Training", style="bold"), _training(report["training"])]
+    parts += [*_requirements(report), *_recommendation(report), Text(), _go_on(report)]
     return Group(*parts)
 
 
@@ -69,10 +70,11 @@ def _scores(held_out: Mapping[str, Any]) -> Table:
     table.add_column("")
     for name, style in ((wording.base_name(held_out), ""), ("tuned", "bold"), ("difference", "")):
         table.add_column(name, justify="right", style=style)
-    for measure in wording.MEASURES:
+    labels = held_out.get("labels") or {}
+    for measure in (*wording.measures(held_out), *(wording.LABEL_MEASURES if labels else ())):
         cells = []
         for side in ("base", "tuned", "difference"):
-            estimate, signed = held_out[side][measure.key], side == "difference"
+            estimate, signed = (held_out[side] | labels.get(side, {})).get(measure.key), side == "difference"
             value = wording.number(estimate["value"] if estimate else None, measure.decimals, signed=signed)
             bounds = wording.interval(estimate, measure.decimals, signed=signed)
             cells.append(Text(f"{value}\n[{bounds}]" if bounds else value))
@@ -132,6 +134,46 @@ def _ledger(report: Mapping[str, Any]) -> Table:
 
 def _training(training: Mapping[str, Any]) -> Text:
     return Text(" · ".join(f"{name.lower()} {value}" for name, value in wording.training_facts(training)))
+
+
+def _requirements(report: Mapping[str, Any]) -> list[RenderableType]:
+    """Which of them were not met; one line where all were; nothing where nothing is required."""
+    found = report.get("gates") or {}
+    if found.get("passed") is None:
+        return []
+    if found["passed"]:
+        many = len(found["checks"])
+        return [Text(), Text(f"Requirements: {'all ' if many > 1 else ''}{many} met", style="green")]
+    lines = [Text(printable(f"  {each['require']}: {each['why']}")) for each in gates.failed(report)]
+    return [Text(), Text("Requirements not met: it is not promoted", style="bold red"), *lines]
+
+
+def _recommendation(report: Mapping[str, Any]) -> list[RenderableType]:
+    found = report.get("recommendation")
+    if not found:
+        return []
+    return [
+        Text(), Text("What to do", style="bold"), Text(printable(found["text"])),
+        Text(printable(f"Why: {found['why']}."), style="dim"),
+        Text(_broken(printable(f"$ {found['command']}")), style="bold", overflow="fold"),
+    ]  # fmt: skip
+
+
+def _broken(command: str) -> str:
+    """A long command over several lines that a shell takes as one; broken before options only.
+
+    >>> print(_broken("ownchat train inbox --name " + "x" * 50 + " --epochs 2"))
+    ownchat train inbox \\
+        --name xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx --epochs 2
+    """
+    first, *options = command.split(" --")
+    lines = [first]
+    for option in options:
+        if len(lines[-1]) + len(option) + 5 <= WIDTH - 4:
+            lines[-1] += f" --{option}"
+        else:
+            lines.append(f"    --{option}")
+    return " \\\n".join(lines)
 
 
 def _go_on(report: Mapping[str, Any]) -> Table:

@@ -30,8 +30,16 @@ MEASURES = (
     Measure("loss", "Loss", 3, "lower", "nats per token of the real replies, end token included"),
     Measure("perplexity", "Perplexity", 1, "lower", "exp(loss): among how many tokens it wavers at each step"),
     Measure("bits_per_byte", "Bits per byte", 3, "lower", "the same, independent of the tokenizer"),
-    Measure("chrf", "chrF", 1, "higher", "likeness of its own answers to the real ones, 0 to 100"),
+    Measure("token_accuracy", "Token accuracy", 1, "higher", "percent of the reply tokens that were its first choice"),
+    Measure("chrf", "chrF", 1, "higher", "likeness of its own answers to the real ones in letters, 0 to 100"),
+    Measure("rouge_l", "ROUGE-L", 1, "higher", "words in common with the real answers, in their order, 0 to 100"),
+    Measure("exact", "Exact match", 1, "higher", "percent of its own answers that are the real ones word for word"),
 )
+LABEL_MEASURES = (
+    Measure("accuracy", "Accuracy", 1, "higher", "percent of the questions whose label was right"),
+    Measure("macro_f1", "Macro-F1", 1, "higher", "mean F1 score of the labels, so that rare ones count as much"),
+)
+ALWAYS = ("loss", "perplexity", "bits_per_byte", "chrf")  # shown even where they are missing: that is said
 
 LIMITS = (
     "The loss says how well the model expects the replies that people really gave. It does not say that an answer of "
@@ -57,6 +65,11 @@ LIMITS_FROM_NOTHING = (
 def limits(held_out: Mapping[str, Any]) -> tuple[str, ...]:
     """What the figures do not say."""
     return LIMITS_FROM_NOTHING if held_out.get("from_nothing") else LIMITS
+
+
+def measures(held_out: Mapping[str, Any]) -> tuple[Measure, ...]:
+    """The rows of the result: those that every report has, and of the others those that were measured."""
+    return tuple(each for each in MEASURES if each.key in ALWAYS or held_out["tuned"].get(each.key) is not None)
 
 
 def base_name(held_out: Mapping[str, Any]) -> str:
@@ -195,7 +208,11 @@ def _share(estimate: Estimate) -> tuple[str, str]:
 
 
 def _of_answers(held_out: Mapping[str, Any]) -> str:
-    difference = None if held_out.get("from_nothing") else held_out["difference"]["chrf"]
+    if held_out.get("from_nothing"):
+        return ""
+    if (held_out.get("labels") or {}).get("difference"):
+        return _of_labels(held_out["labels"])
+    difference = held_out["difference"]["chrf"]
     if difference is None:
         return ""
     base, tuned = (number(held_out[side]["chrf"]["value"], 1) for side in ("base", "tuned"))
@@ -205,6 +222,19 @@ def _of_answers(held_out: Mapping[str, Any]) -> str:
     if difference["high"] < 0:
         return f"Its own answers moved away from the real ones (chrF {values}): read some before you use it."
     return f"Its own answers did not come measurably closer to the real ones (chrF {values})."
+
+
+def _of_labels(labels: Mapping[str, Any]) -> str:
+    difference = labels["difference"]["accuracy"]
+    if difference is None:
+        return ""
+    base, tuned = (number(labels[side]["accuracy"]["value"], 0) for side in ("base", "tuned"))
+    values = f"{tuned} % right, the base {base} %; difference {interval(difference, 0, signed=True)} points"
+    if difference["low"] > 0:
+        return f"It names the right label more often ({values})."
+    if difference["high"] < 0:
+        return f"It names the right label less often ({values})."
+    return f"It does not name the right label measurably more often ({values})."
 
 
 def _of_size(held_out: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from ownchat.config import GenerateConfig
 from ownchat.errors import UserError, nearest
 from ownchat.generate.engine import BASE, Delta, Engine, Request, Sampling
 from ownchat.generate.locate import Located, locate
+from ownchat.generate.openai import OpenAIEngine, parse_model
 from ownchat.monitor.progress import console
 
 Messages = list[dict[str, Any]]
@@ -125,16 +126,20 @@ class ChatSession:
             adapter=voice.adapter,
         )
         answer, last = "", Delta("")
-        for last in voice.engine.stream(request, cancel):
-            answer += last.text
-            self.screen.answer(last.text)
-        self.screen.answer("\n")
+        try:
+            for last in voice.engine.stream(request, cancel):
+                answer += last.text
+                self.screen.answer(last.text)
+        finally:  # also where a server ends in the middle
+            if answer or last.finish_reason is not None:
+                self.screen.answer("\n")
         if last.finish_reason == "cancelled":
             self.screen.note("(stopped)")
             if not answer:
                 return  # nothing was said: the question is taken back too
         if last.finish_reason == "length" and last.usage is not None:
-            self.screen.note(f"(cut at {last.usage.completion_tokens} tokens; generate.max_tokens allows more)")
+            after = last.usage.completion_tokens or self.settings.max_tokens  # not every server counts
+            self.screen.note(f"(cut at {after} tokens; generate.max_tokens allows more)")
         reply: dict[str, Any] = {"role": "assistant", "content": answer}
         if last.finish_reason != "stop":
             reply["weight"] = 0  # half an answer in a saved conversation is context, not an example to learn
@@ -209,8 +214,9 @@ class ChatSession:
 
 
 def chat(
-    path: Path | str,
+    path: Path | str | None,
     *,
+    model: str | None = None,
     settings: GenerateConfig | None = None,
     compare: bool = False,
     prompt: str | None = None,
@@ -218,7 +224,8 @@ def chat(
     dtype: str = "float32",
     threads: int | None = None,
 ) -> None:
-    """Talk to the model at ``path``, a run's directory or a Hugging Face directory.
+    """Talk to the model at ``path``, a run's directory or a Hugging Face directory, or to ``model`` behind a URL
+    (``URL#MODEL``); ``compare`` with both: the one behind the URL answers first.
 
     With ``prompt`` one answer goes to stdout (``"-"``: all of stdin is the question). Without, and with a terminal
     on stdin, a session; else every line of stdin is a turn. ``compare`` lets the base answer before the tuned
@@ -226,22 +233,24 @@ def chat(
     :class:`~ownchat.errors.UserError`; only in a session they are shown and the session goes on.
     """
     settings = GenerateConfig() if settings is None else settings
-    found = locate(path)
+    found = None if path is None else locate(path)
+    if (found is None) == (model is None) and not (compare and model is not None):
+        raise UserError("one model: a run, or --model URL#MODEL", where="chat", fix="for both of them: --compare")
     interactive = prompt is None and sys.stdin.isatty()
     for stream in (sys.stdin, sys.stdout):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal's encoding must not end a conversation
     screen = Screen(interactive=interactive)
-    if interactive:
+    if interactive and found is not None:
         screen.note(f"loading {found.model} ...")
-    with _voices(found, compare=compare, dtype=dtype, threads=threads) as (voices, count_tokens, context):
+    with _voices(found, model, compare=compare, dtype=dtype, threads=threads) as (voices, count_tokens, context):
         session = ChatSession(
             voices,
             settings,
             screen,
             count_tokens=count_tokens,
             context=context,
-            system=found.system if system is None else system,
+            system=found.system if system is None and found is not None else system,
         )
         if prompt is not None:
             text = sys.stdin.read() if prompt == "-" else prompt
@@ -258,9 +267,21 @@ def chat(
 
 @contextmanager
 def _voices(
-    found: Located, *, compare: bool, dtype: str, threads: int | None
+    found: Located | None, model: str | None, *, compare: bool, dtype: str, threads: int | None
 ) -> Iterator[tuple[list[Voice], Callable[[Messages], int], int | None]]:
     """Engines for the session; base and tuned share one copy of the weights where there is an adapter."""
+    behind: list[Voice] = []
+    if model is not None:
+        server = OpenAIEngine(*parse_model(model))
+        behind = [Voice(server.model, server)]  # asks the server where no model is named
+    if found is None:
+        if compare:
+            raise UserError("nothing to compare with", where=str(model), fix="ownchat chat RUN --model URL --compare")
+        try:
+            yield behind, lambda messages: 0, None
+        finally:
+            behind[0].engine.close()
+        return
     from transformers.utils import logging
 
     from ownchat.generate.hf import chat_engine
@@ -268,9 +289,9 @@ def _voices(
 
     # Loading takes a second, and a script's stderr is for what matters.
     logging.disable_progress_bar()
-    if not compare:
+    if not compare or behind:
         engine = chat_engine(found.model, dtype=dtype, threads=threads)
-        voices = [Voice("answer", engine)]
+        voices = [*behind, Voice("tuned" if behind else "answer", engine)]
     elif found.base is None:
         raise UserError(
             "its base is not known, so there is nothing to compare with",

@@ -12,16 +12,19 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from ownchat.errors import ModelError, UserError
+from ownchat.errors import ModelError, RunError, UserError
 from ownchat.generate.detokenize import Detokenizer, StopFilter, decode
 from ownchat.generate.end_tokens import end_token_ids
 from ownchat.generate.engine import BASE, Delta, FinishReason, Request, Usage
 from ownchat.generate.locate import locate
 from ownchat.generate.sampling import choose
 from ownchat.model.load import load_model, load_tokenizer
+from ownchat.model.out_of_memory import Guard, is_out_of_memory, make_room
+from ownchat.monitor.progress import say
 from ownchat.tokenizer.render import prompt_ids
 
 CHUNK_TOKENS = 1024  # of a prompt in one forward pass: bounds memory, and how long a cancel can wait
+BATCH_TOKENS = 8_192  # of the prompts that are answered together, padding included
 SCORE_TOKENS = 512  # whose logits are held at once in score(): 100 MB with a vocabulary of 49,152
 
 
@@ -153,25 +156,62 @@ class HfEngine:
     ) -> list[list[int]]:
         """Greedy answers to rendered prompts, in their order; the end token, if one came, is the last token.
 
-        Prompts of similar length go together, padded on the left; a row that has ended leaves its batch.
+        Prompts of similar length go together, at most ``batch_size`` of them, padded on the left; a row that has ended
+        leaves its batch. When memory runs out, those that have not ended are answered in halves of the batch.
         ``progress(1)`` is called for each answer that is ready. Raises :class:`~ownchat.errors.UserError` for a
-        prompt longer than the model's context.
+        prompt longer than the model's context, :class:`~ownchat.errors.RunError` where memory is too little for one.
         """
         self._check_adapter(adapter)
         limits = [min(max_tokens, self._room(prompt)) for prompt in prompts]
         answers: list[list[int]] = [[] for _ in prompts]
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)  # the largest first:
-        for start in range(0, len(order), batch_size):  # what does not fit into memory shows itself at once
-            rows = order[start : start + batch_size]
-            width = len(prompts[rows[0]])
-            ids = torch.zeros(len(rows), width, dtype=torch.long)
-            mask = torch.zeros(len(rows), width, dtype=torch.long)
-            for slot, row in enumerate(rows):
-                ids[slot, width - len(prompts[row]) :] = torch.tensor(prompts[row])
-                mask[slot, width - len(prompts[row]) :] = 1
+        waiting = _batches([len(prompt) for prompt in prompts], batch_size)
+        guard = Guard() if self._device.type == "cpu" else None
+        while waiting:
+            rows = waiting.pop(0)
+            left = rows
+            if guard is None or len(rows) == 1 or not guard.short():
+                left = self._try_rows(rows, prompts, limits, answers, adapter, progress)
+                if left and len(rows) == 1:
+                    raise RunError(
+                        f"out of memory: a prompt of {len(prompts[rows[0]]):,} tokens cannot be answered alone",
+                        fix="close other programs, shorten the prompt, or take a smaller model",
+                    )
+            if left:
+                say(f"out of memory while answering: {-(-len(left) // 2)} at a time, they were {len(rows)}")
+                make_room()
+                waiting[:0] = [part for part in (left[: -(-len(left) // 2)], left[-(-len(left) // 2) :]) if part]
+        return answers
+
+    def _try_rows(
+        self,
+        rows: list[int],
+        prompts: Sequence[Sequence[int]],
+        limits: list[int],
+        answers: list[list[int]],
+        adapter: str | None,
+        progress: Callable[[int], object] | None,
+    ) -> list[int]:
+        """Answers one batch; returns the rows that have none because memory ran out. Its tensors are gone then."""
+        width = max(len(prompts[row]) for row in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for slot, row in enumerate(rows):
+            ids[slot, width - len(prompts[row]) :] = torch.tensor(prompts[row])
+            mask[slot, width - len(prompts[row]) :] = 1
+        try:
             with self._leaving_adapter_on():
                 self._answer_rows(rows, ids.to(self._device), mask.to(self._device), limits, answers, adapter, progress)
-        return answers
+            return []
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        left = [row for row in rows if not self._has_ended(answers[row], limits[row])]
+        for row in left:
+            answers[row].clear()
+        return left
+
+    def _has_ended(self, answer: Sequence[int], limit: int) -> bool:
+        return len(answer) == limit or (bool(answer) and answer[-1] in self.end_ids)
 
     def _answer_rows(
         self,
@@ -190,7 +230,7 @@ class HfEngine:
             alive: list[int] = []
             for slot, (row, id) in enumerate(zip(rows, chosen.tolist(), strict=True)):
                 answers[row].append(id)
-                if id not in self.end_ids and len(answers[row]) < limits[row]:
+                if not self._has_ended(answers[row], limits[row]):
                     alive.append(slot)
                 elif progress is not None:
                     progress(1)
@@ -309,6 +349,21 @@ class HfEngine:
         if len(prompt) >= self.context:
             raise _too_long(len(prompt), self.context)
         return self.context - len(prompt)
+
+
+def _batches(lengths: Sequence[int], rows: int, tokens: int = BATCH_TOKENS) -> list[list[int]]:
+    """Prompts by number, the longest first: what does not fit into memory shows itself at once.
+
+    >>> _batches([10, 50, 40, 10], rows=3, tokens=100)
+    [[1, 2], [0, 3]]
+    """
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: lengths[number], reverse=True):
+        if batches and len(batches[-1]) < rows and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= tokens:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches
 
 
 def _too_long(num_tokens: int, context: int) -> UserError:

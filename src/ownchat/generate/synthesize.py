@@ -94,60 +94,22 @@ def synthesize(
         replies.close()
 
 
-def ask_url(url: str, model: str, *, key: str | None = None, timeout_seconds: float = 120.0, retries: int = 4) -> Ask:
-    """Ask an OpenAI-compatible server (``http://localhost:8000/v1``), with retries that wait longer and longer.
+def ask_url(url: str, model: str, *, timeout_seconds: float = 120.0, retries: int = 4) -> Ask:
+    """Ask an OpenAI-compatible server (``http://localhost:8000/v1``); its key is ``OPENAI_API_KEY``.
 
-    ``key``: none takes ``OPENAI_API_KEY``, and "none" where that is not set (local servers want no key). The function
-    raises :class:`~ownchat.errors.UserError` when the server cannot be reached or refuses. Nothing is logged.
+    The function raises what :class:`~ownchat.generate.openai.OpenAIEngine` raises. Nothing is logged.
     """
-    from openai import (
-        APIConnectionError,
-        APIError,
-        APIStatusError,
-        APITimeoutError,
-        AuthenticationError,
-        NotFoundError,
-        OpenAI,
-        PermissionDeniedError,
-        RateLimitError,
-    )
+    from ownchat.generate.openai import OpenAIEngine
 
-    if not url.startswith(("http://", "https://")):
-        raise UserError("this is no URL", where=url, fix="write it as http://HOST:PORT/v1")
-    key = key or os.environ.get("OPENAI_API_KEY") or "none"
-    client = OpenAI(base_url=url, api_key=key, timeout=timeout_seconds, max_retries=retries)
+    engine = OpenAIEngine(url, model, timeout_seconds=timeout_seconds, retries=retries)
 
     def ask(messages: list[Message]) -> str | None:
         try:
-            reply = client.chat.completions.create(model=model, messages=messages)  # type: ignore[arg-type]
-        except (AuthenticationError, PermissionDeniedError) as error:
-            raise UserError("the server refuses the key", where=url, fix="set OPENAI_API_KEY") from error
-        except NotFoundError as error:
-            fix = "check generate.model" + ("" if "/v1" in url else "; most servers' URLs end in /v1")
-            raise UserError(f'the server does not know the model "{model}"', where=url, fix=fix) from error
-        except RateLimitError as error:
-            raise UserError(
-                "the server has had enough requests (429)", where=url,
-                fix="run again later: what was answered is kept; or check your quota",
-            ) from error  # fmt: skip
-        except APITimeoutError as error:
-            raise UserError(
-                f"no answer within {timeout_seconds:.0f} seconds", where=url, fix="run again: what was answered is kept"
-            ) from error
-        except APIConnectionError as error:
-            raise UserError("the server cannot be reached", where=url, fix="check the URL and the network") from error
-        except APIStatusError as error:
-            if error.status_code in (400, 413) and "context" in str(error.message).lower():
+            return engine.complete(Request(messages=messages), limited=False).text
+        except UserError as error:
+            if error.where == "prompt":  # longer than the model's context
                 return None
-            raise UserError(
-                f"the server answers with error {error.status_code}", where=url, fix="look at the server's own log"
-            ) from error
-        except (APIError, ValueError) as error:
-            raise UserError("the server's answer is not an OpenAI one", where=url, fix="check the URL") from error
-        choices = getattr(reply, "choices", None)
-        if not choices:
-            raise UserError("the server's answer is not an OpenAI one", where=url, fix="check the URL")
-        return choices[0].message.content or ""
+            raise
 
     return ask
 

@@ -37,7 +37,7 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
             logits = (hidden[part] @ weight.T).float()
-            log_probabilities[part] = logits.log_softmax(-1).gather(1, targets[part, None])[:, 0]
+            log_probabilities[part] = _of_targets(logits, targets[part])
             if of_hidden is not None or of_weight is not None:
                 gradient = _at_logits(logits, targets[part]).to(hidden.dtype)
                 if of_hidden is not None:
@@ -68,6 +68,11 @@ class _HeadLoss(torch.autograd.Function):
         if of_hidden is not None:
             of_hidden = (of_hidden * factors[:, None]).to(of_hidden.dtype)
         return of_hidden, of_weight, None, None
+
+
+def _of_targets(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of each target [k] from logits [k, V]."""
+    return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
 
 def _at_logits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -115,10 +120,28 @@ def log_probabilities(model: Any, block: Block, *, uniform: bool = False) -> Ten
     inputs = _inputs(block)
     if not _plain_head(model):
         logits = model(**inputs).logits.flatten(0, 1).index_select(0, block.index).float()
-        return logits.log_softmax(-1).gather(1, block.targets[:, None])[:, 0]
+        return _of_targets(logits, block.targets)
     hidden = model.get_decoder()(**inputs).last_hidden_state
     chosen = hidden.flatten(0, 1).index_select(0, block.index)
     return _HeadLoss.apply(chosen, model.get_output_embeddings().weight, block.targets, uniform)
+
+
+@torch.no_grad()
+def log_probabilities_and_hits(model: Any, block: Block) -> tuple[Tensor, Tensor]:
+    """:func:`log_probabilities`, and whether each target is the likeliest token of all (of equal ones the first): bool
+    [K]. From the same logits, without gradient."""
+    if not _plain_head(model):
+        logits = next_logits(model, block)
+        return _of_targets(logits, block.targets), logits.argmax(-1) == block.targets
+    hidden = model.get_decoder()(**_inputs(block)).last_hidden_state.flatten(0, 1).index_select(0, block.index)
+    weight, targets = model.get_output_embeddings().weight, block.targets
+    values = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+    hits = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
+    for start in range(0, len(targets), CHUNK):
+        part = slice(start, start + CHUNK)
+        logits = (hidden[part] @ weight.T).float()
+        values[part], hits[part] = _of_targets(logits, targets[part]), logits.argmax(-1) == targets[part]
+    return values, hits
 
 
 def next_logits(model: Any, block: Block) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from ownchat.errors import RunError
 from ownchat.model.block import Document, blocks_for
-from ownchat.model.loss import log_probabilities
+from ownchat.model.loss import log_probabilities, log_probabilities_and_hits
 from ownchat.model.out_of_memory import Guard, first_line, is_out_of_memory, make_room
 from ownchat.monitor.progress import say
 
@@ -30,11 +30,13 @@ def score_documents(
     progress: Callable[[int], None] | None = None,
     guard: Guard | None = None,
     on_halved: Callable[[int, int, str], None] = say_halved,
+    likeliest: list[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
     """For every document (ids, weights): the log-probabilities of its trained tokens, float64 [trained], in nats.
 
     Documents are sorted by length and share forward passes of at most ``block_tokens``, the longest first; the result
-    stands in the order given. ``progress`` is called with the number of documents done.
+    stands in the order given. ``progress`` is called with the number of documents done. ``likeliest``, a list, is
+    filled with a bool array for every document: was its token the likeliest one?
 
     When memory runs out, what is left to do goes on in blocks of half as many tokens, and
     ``on_halved(old, new, why)`` is told. Raises :class:`~ownchat.errors.RunError` when one document alone is too
@@ -44,6 +46,7 @@ def score_documents(
     lengths = [len(ids) for ids, _ in arrays]
     guard = Guard() if guard is None and model.device.type == "cpu" else guard
     scores: list[np.ndarray] = [np.zeros(0)] * len(arrays)
+    hits: list[np.ndarray] = [np.zeros(0, bool)] * len(arrays)
     training = model.training
     model.eval()
     waiting = blocks_of(range(len(arrays)), lengths, block_tokens)
@@ -53,11 +56,11 @@ def score_documents(
         if guard is not None and len(numbers) > 1 and guard.short():
             parts, why = None, "little is left"
         else:
-            parts, why = _try(model, [arrays[number] for number in numbers])
+            parts, why = _try(model, [arrays[number] for number in numbers], likeliest is not None)
         if parts is not None:
             waiting.pop()
-            for number, part in zip(numbers, parts, strict=True):
-                scores[number] = part
+            for number, (part, right) in zip(numbers, parts, strict=True):
+                scores[number], hits[number] = part, right
             if progress is not None:
                 progress(len(numbers))
             continue
@@ -71,6 +74,8 @@ def score_documents(
         waiting = blocks_of([number for block in waiting for number in block], lengths, block_tokens)
         on_halved(old, block_tokens, why)
     model.train(training)
+    if likeliest is not None:
+        likeliest[:] = hits
     return scores
 
 
@@ -83,13 +88,22 @@ def halved(block_tokens: int, blocks: Sequence[Sequence[int]]) -> int:
     return max(1, min(block_tokens, max(sum(block) for block in blocks if len(block) > 1)) // 2)
 
 
-def _try(model: Any, documents: list[Document]) -> tuple[list[np.ndarray] | None, str]:
-    """Scores of one block, or (None, what the allocator said). Its tensors are gone when this returns."""
+def _try(
+    model: Any, documents: list[Document], likeliest: bool
+) -> tuple[list[tuple[np.ndarray, np.ndarray]] | None, str]:
+    """Scores of one block and which tokens were the likeliest (empty unless asked for), or (None, what the allocator
+    said). Its tensors are gone when this returns."""
     try:
         with torch.no_grad():
             block = next(blocks_for(model, [documents]))
-            values = log_probabilities(model, block).double().cpu().numpy()
-        return np.split(values, np.cumsum(block.trained)[:-1]), ""
+            if likeliest:
+                values, right = log_probabilities_and_hits(model, block)
+            else:
+                values = log_probabilities(model, block)
+                right = torch.zeros_like(values, dtype=torch.bool)
+            found = [tensor.cpu().numpy() for tensor in (values.double(), right)]
+        ends = np.cumsum(block.trained)[:-1]
+        return list(zip(*(np.split(array, ends) for array in found), strict=True)), ""
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -1,11 +1,12 @@
-"""``ownchat runs compare``: what differs between runs, what they reached, and whether that is more than chance."""
+"""``ownchat compare``: what differs between runs, what they reached, and whether that is more than chance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -33,29 +34,34 @@ class Facts:
     trained_tokens: int | None
     training: dict[str, Any]  # figures of the training stage
     curve: list[tuple[int, float]]  # step, validation loss
-    held_out: dict[str, Any]  # base and tuned: value, low, high of the loss
+    held_out: dict[str, Any]  # base and tuned: {measure: {value, low, high}} of those that were measured
+    promoted: bool | None = None  # whether all requirements are met; None: there are none
+    cost: dict[str, Any] | None = None  # seconds, watt_hours, how
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs beside the first of them. ``paired``: for each other one the paired figures, or why there are none."""
+    """Runs beside the first of them. ``paired``: for each other one the paired figures, or why there are none.
+    ``recommendation``: ``{text, command, why}``."""
 
     runs: tuple[Facts, ...]
     differing: dict[str, list[Any]]  # settings that are not the same everywhere, in the order of the runs
     paired: dict[str, dict[str, Any] | str]
+    recommendation: dict[str, str]
 
 
 def compare(names: Sequence[str]) -> Comparison:
     """Raises :class:`~ownchat.errors.UserError` for less than two runs, and for a name that is no run."""
     if len(set(names)) < 2:
-        raise UserError("give two runs or more", where="runs compare", fix="ownchat runs lists them")
+        raise UserError("give two runs or more", where="compare", fix="ownchat runs lists them")
     found = [(name, artifacts.existing_run(name)) for name in dict.fromkeys(names)]
     runs = tuple(facts(run) for _, run in found)
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     values = {key: [run.settings.get(key) for run in runs] for key in keys}
     differing = {key: row for key, row in values.items() if any(value != row[0] for value in row)}
     first, *others = [run for _, run in found]
-    return Comparison(runs, differing, {run.name: _paired(first, run) for run in others})
+    pairs = {run.name: _paired(first, run) for run in others}
+    return Comparison(runs, differing, pairs, recommend(runs, pairs))
 
 
 def facts(run: Path) -> Facts:
@@ -73,7 +79,7 @@ def facts(run: Path) -> Facts:
         if row.get("validation_loss") is not None
     }  # fmt: skip
     report = run / REPORT / "report.json"
-    held_out = read_json(report)["held_out"] if report.is_file() else {}
+    contents = read_json(report) if report.is_file() else {}
     return Facts(
         name=run.name,
         status=status(run),
@@ -83,8 +89,22 @@ def facts(run: Path) -> Facts:
         trained_tokens=_sum(tokens, "trained"),
         training={key: value for key, value in training(run / TRAIN).items() if value is not None},
         curve=sorted(losses.items()),
-        held_out={who: held_out[who]["loss"] for who in ("base", "tuned") if (held_out.get(who) or {}).get("loss")},
+        held_out=_figures(contents.get("held_out")),
+        promoted=(contents.get("gates") or {}).get("passed"),
+        cost=contents.get("cost"),
     )
+
+
+def _figures(held_out: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Of base and tuned, the measures of the report and, where replies are labels, those of labels."""
+    if held_out is None:
+        return {}
+    labels = held_out.get("labels") or {}
+    found = {}
+    for who in ("base", "tuned"):
+        of_labels = {key: value for key, value in (labels.get(who) or {}).items() if key in ("accuracy", "macro_f1")}
+        found[who] = {key: value for key, value in (held_out[who] | of_labels).items() if value is not None}
+    return found
 
 
 def _counts(stage: Path) -> dict[str, int]:
@@ -112,6 +132,29 @@ def _paired(first: Path, second: Path) -> dict[str, Any] | str:
     if result is None:
         return f"{first.name} and {second.name} share no test record: their losses do not compare"
     return asdict(result) | {"verdict": result.verdict}
+
+
+def recommend(runs: Sequence[Facts], pairs: Mapping[str, dict[str, Any] | str]) -> dict[str, str]:
+    """Which of the runs to use: the one that is better than the first by the largest difference; of those that cannot
+    be told apart, the first. One that does not meet its requirements is not recommended."""
+    first, others = runs[0], {run.name: run for run in runs[1:]}
+    measured = {name: found for name, found in pairs.items() if isinstance(found, dict)}
+    if not measured:
+        why = "; ".join(str(found) for found in pairs.values())
+        return {"text": "They cannot be compared yet.", "command": "ownchat runs", "why": why}
+    better = [name for name, found in measured.items() if found["verdict"] == "better"]
+    chosen = first.name
+    if better:
+        chosen = min(better, key=lambda name: measured[name]["difference"]["value"])
+    run = others.get(chosen, first)
+    if run.promoted is False:
+        text = f"{chosen} has the best figures but does not meet its requirements: read its answers before you use it."
+        return {"text": text, "command": f"ownchat chat {quote(chosen)} --compare", "why": "see evaluate.require"}
+    why = "; ".join(verdict_line(first.name, name, found) for name, found in measured.items())
+    text = f"Use {chosen}."
+    if not better and all(found["verdict"] == "no clear difference" for found in measured.values()):
+        text = f"They cannot be told apart: keep {chosen}, or the one that costs least."
+    return {"text": text, "command": f"ownchat chat {quote(chosen)}", "why": why}
 
 
 # ------------------------------------------------------------------------------------------------------ printing
@@ -145,13 +188,15 @@ def lines(comparison: Comparison) -> list[str]:
         each("last (step)", lambda run: f"{run.curve[-1][1]:.4f} ({run.curve[-1][0]})" if run.curve else ""),
         each("curve", lambda run: sparkline([loss for _, loss in run.curve], low, high)),
         ["Held-out loss (test), 95 %"],
-        each("base", lambda run: _interval(run.held_out.get("base"))),
-        each("tuned", lambda run: _interval(run.held_out.get("tuned"))),
+        each("base", lambda run: _interval(run.held_out.get("base", {}).get("loss"))),
+        each("tuned", lambda run: _interval(run.held_out.get("tuned", {}).get("loss"))),
     ]  # fmt: skip
     cut = [[row[0], *(cell or UNKNOWN for cell in map(_short, row[1:]))] for row in table]
     widths = [max(map(len, column)) for column in zip_longest(*cut, fillvalue="")]
     shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in cut]
-    return [*shown, "", *(_verdict(runs[0].name, name, found) for name, found in comparison.paired.items())]
+    advice = comparison.recommendation
+    verdicts = [verdict_line(runs[0].name, name, found) for name, found in comparison.paired.items()]
+    return [*shown, "", *verdicts, "", printable(advice["text"]), f"$ {printable(advice['command'])}"]
 
 
 def sparkline(values: Sequence[float], low: float, high: float) -> str:
@@ -170,7 +215,8 @@ def _span(values: Iterable[float]) -> tuple[float, float]:
     return min(known), max(known)
 
 
-def _verdict(first: str, second: str, found: dict[str, Any] | str) -> str:
+def verdict_line(first: str, second: str, found: dict[str, Any] | str) -> str:
+    """In one line, whether the second run is better than the first."""
     if isinstance(found, str):
         return found
     difference, records = found["difference"], f"{found['records']:,} shared test records"

@@ -23,6 +23,7 @@ from ownchat.artifacts import CLEAN, MANIFEST, REPORT, read_json, write_json
 from ownchat.config import Config, load_config
 from ownchat.errors import RunError, UserError
 from ownchat.generate.locate import Located, locate
+from ownchat.pipeline.runs import not_promoted
 
 To = Literal["gguf", "ollama", "vllm", "hub"]
 STAGE = "7-export"
@@ -99,18 +100,21 @@ def export(
     out: Path | None = None,
     adapter: bool = False,
     prompts: int = PROMPTS,
+    force: bool = False,
     say: Say = print,
 ) -> Exported:
     """Write the model of a run (or of a directory, with ``out``) for another program; see the module.
 
     ``kind``: type of the matrices in a GGUF file. ``adapter``: the LoRA adapter alone. ``hub`` makes the folder that
     :func:`ownchat.pipeline.hub.upload` sends. Raises :class:`~ownchat.errors.ModelError` for a model that the program
-    cannot run as it is and for an export past its tolerance, and :class:`~ownchat.errors.UserError` for wishes that
-    cannot be met.
+    cannot run as it is and for an export past its tolerance, :class:`~ownchat.errors.RunError` for a run that does not
+    meet its requirements (not with ``force``), and :class:`~ownchat.errors.UserError` for wishes that cannot be met.
     """
     if to not in get_args(To):
         raise UserError(f'nothing is exported to "{to}"', where="--to", fix=f"choose one of {', '.join(get_args(To))}")
     source = source_of(name)
+    if not force and source.run is not None and (why := not_promoted(source.run)) is not None:
+        raise RunError(why, fix="look at its report; --force exports it all the same")
     if to in ("gguf", "ollama"):
         from ownchat.generate.exports import gguf_file
 

@@ -15,6 +15,7 @@ from ownchat.errors import ConfigError
 from ownchat.model import quantize
 from ownchat.model.presets import parse_size
 from ownchat.pipeline.run import FromNothing, Say, elapsed_text, refuse_other_request, run_for, to_tokens
+from ownchat.pipeline.system_prompt import with_prompt
 
 if TYPE_CHECKING:
     from ownchat.train.plan import Forecast  # loads torch: not before the data are read
@@ -65,13 +66,14 @@ def plan(
         from ownchat.train.devices import device_named
 
         device_named(device)  # before any work
+    config, origins = with_prompt(config, origins or {})
     run, key = run_for(source, name, config)
     with artifacts.locked(run), tempfile.TemporaryDirectory() as scratch:
         refuse_other_request(run, key, config, force=False)
         settings = run / "config.yaml"
         finished = settings.read_text(encoding="utf-8") if artifacts.finished_model(run) else None
         model: FromNothing = "left" if device is not None else "made" if probe else "described"
-        base = to_tokens(source, run, config, origins or {}, say, model=model)
+        base = to_tokens(source, run, config, origins, say, model=model)
         if config.model.base == FROM_NOTHING and device is not None:
             base = _described(run, config, device, count, Path(scratch) / MODEL, say)
         if finished is not None:  # it also holds what training derived

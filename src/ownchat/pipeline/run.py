@@ -16,11 +16,14 @@ from ownchat.clean.recipe import check_settings, result_key
 from ownchat.config import FROM_NOTHING, Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Remote, Source, existing, locate
 from ownchat.errors import ConfigError, RunError, printable
+from ownchat.evaluate import gates, judge
+from ownchat.evaluate.cost import metered
 from ownchat.model import quantize
 from ownchat.model.presets import parse_size
 from ownchat.monitor import trackers
 from ownchat.pipeline.delivery import deliver, refuse_inside, refuse_occupied
 from ownchat.pipeline.lines import counted, lost, tokenized, trained
+from ownchat.pipeline.system_prompt import keep_prompt, with_prompt
 from ownchat.train.distributed import World, join, together
 
 Say = Callable[[str], None]
@@ -92,13 +95,18 @@ def _train(
         parse_size(config.model.size)
     quantize.check(config.model.quantize, config.train.method)
     trackers.check(config.train.trackers)
+    gates.parse(config.evaluate.require)
+    judge.check(config.evaluate)
+    config, origins = with_prompt(config, origins or {})
     run, key = run_for(source, name, config)
     before = _report_key(run)
-    with artifacts.locked(run):
+    with artifacts.locked(run), metered(run):
         refuse_other_request(run, key, config, force)
         place = source.resolve() if isinstance(source, Path) else source
         artifacts.write_json(run / REQUEST, {"source": str(place), "key": key})
-        report = _stages(source, run, config, origins or {}, force, say)
+        if note := keep_prompt(config, run):
+            say(f"           {note}")
+        report = _stages(source, run, config, origins, force, say)
     return Outcome(run, report, worked=before is None or before != _report_key(run))
 
 
@@ -110,6 +118,8 @@ def evaluate(name: str, *, config: Config | None = None, say: Say = print) -> Ou
         raise RunError("its training is not finished", where=str(run), fix="run the same ownchat train again")
     if config is None:
         config, _ = load_config(run / "config.yaml")
+    gates.parse(config.evaluate.require)
+    judge.check(config.evaluate)
     base = Path(artifacts.read_json(run / TRAIN / "model" / "ownchat.json")["base"])
     with artifacts.locked(run):
         report = _evaluate(run, base, config, say)
@@ -138,6 +148,7 @@ def import_and_clean(
     source, target = existing(source), None if to is None else locate(to)
     if clean:
         check_settings(config)
+    config, origins = with_prompt(config, origins)
     if target is not None:
         refuse_inside(source, target)
         refuse_occupied(target)  # before hours of work
@@ -343,10 +354,11 @@ def _clean(data: Path, run: Path, config: Config, say: Say) -> None:
 
 def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]:
     from ownchat.evaluate import held_out
+    from ownchat.evaluate import report as reporting
 
     done = held_out.run(config, {"test": run / CLEAN, "base": base, "train": run / TRAIN}, run / REPORT)
     _say(say, done, f"{done.counts['records']:,} held-out records, {done.counts['answers']} answers")
-    return held_out.load_report(run / REPORT)
+    return reporting.recheck(run, config)
 
 
 def _say(say: Say, report: Report, text: str) -> None:

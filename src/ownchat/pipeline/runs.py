@@ -11,10 +11,13 @@ from pathlib import Path
 
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, IMPORT, REPORT, SPLITS, TRAIN, read_json
-from ownchat.errors import RunError, UserError
-from ownchat.pipeline import questions
+from ownchat.errors import RunError, UserError, printable
+from ownchat.evaluate import gates
+from ownchat.generate import prompts
+from ownchat.pipeline import questions, system_prompt
 
 RAW = (IMPORT, questions.STAGE)  # stages that hold the text as it came
+PAGES = ("report.html", "report.json", "ladder.json", "ladder-answers.jsonl", "ladder-prompt.yaml")  # of a report
 LEDGER = "ledger.parquet"
 _TAG = re.compile(r"<[^<>]*>")
 
@@ -25,20 +28,35 @@ class Run:
 
     name: str
     status: str  # finished | training, step n | interrupted, step n | not trained
-    result: str  # held-out loss, base -> tuned
+    result: str  # held-out loss, base -> tuned; requirements that are not met
     num_bytes: int
     modified: float  # Unix seconds
+    promoted: bool | None = None  # whether all requirements are met; None: there are none
 
 
 def describe(run: Path) -> Run:
     """What is known about a run, from its directory alone."""
     report = run / REPORT / "report.json"
-    result = ""
+    result, promoted = "", None
     if report.is_file():
-        held_out = read_json(report)["held_out"]
-        base, tuned = (held_out[who]["loss"]["value"] for who in ("base", "tuned"))
+        contents = read_json(report)
+        base, tuned = (contents["held_out"][who]["loss"]["value"] for who in ("base", "tuned"))
         result = f"held-out loss {base:.3f} -> {tuned:.3f} ({(tuned - base) / base:+.0%})"
-    return Run(run.name, status(run), result, _size(run), run.stat().st_mtime)
+        promoted = (contents.get("gates") or {}).get("passed")
+        if unmet := len(gates.failed(contents)):
+            result += f"; not promoted: {unmet} requirement{'s' if unmet > 1 else ''} not met"
+    return Run(run.name, status(run), result, _size(run), run.stat().st_mtime, promoted)
+
+
+def not_promoted(run: Path) -> str | None:
+    """Why a run is not to be used yet, in one line; None where its requirements are met, or there are none."""
+    report = run / REPORT / "report.json"
+    unmet = gates.failed(read_json(report)) if report.is_file() else []
+    if not unmet:
+        return None
+    more = f", and {len(unmet) - 1} more" if len(unmet) > 1 else ""
+    first = f'"{unmet[0]["require"]}" is not met ({unmet[0]["why"]})'
+    return printable(f"{run.resolve().name} is not promoted: {first}{more}")
 
 
 def status(run: Path) -> str:
@@ -109,9 +127,9 @@ def find(text: str) -> Iterator[Place]:
     """Where the runs of this machine hold a text, a person's name for example; letter case and white space aside.
 
     Searched are records of all stages that hold text (messages, names of speakers, documents, groups, names of files),
-    ledgers (names of files, quotations), written questions, the report's files and the pages of previews; not the
-    weights, which were trained on what ``2-clean/train`` holds. Raises :class:`~ownchat.errors.UserError` for a text
-    of less than two characters.
+    ledgers (names of files, quotations), written questions, the report's files, prompts and the pages of previews; not
+    the weights, which were trained on what ``2-clean/train`` holds. Raises :class:`~ownchat.errors.UserError` for a
+    text of less than two characters.
     """
     words = text.split()
     if len("".join(words)) < 2:
@@ -125,12 +143,15 @@ def find(text: str) -> Iterator[Place]:
         for ledger in sorted(run.glob(f"*/{LEDGER}")):
             if _ledger_has(ledger, pattern):
                 yield Place(run.name, str(ledger.relative_to(run)), 1)
-        for file in (run / questions.REPLIES, run / REPORT / "report.html", run / REPORT / "report.json"):
+        for file in (run / questions.REPLIES, run / system_prompt.FILE, *(run / REPORT / name for name in PAGES)):
             if _holds(file, loose):
                 yield Place(run.name, str(file.relative_to(run)), 1)
     for file in sorted(artifacts.previews().glob("*/*")):
         if _holds(file, loose):
             yield Place(file.parent.name, f"previews/{file.parent.name}/{file.name}", 1)
+    for file in sorted(prompts.directory().glob("*/*.yaml")):  # they can hold rows as examples
+        if _holds(file, loose):
+            yield Place(file.parent.name, f"prompts/{file.parent.name}/{file.name}", 1)
 
 
 def found_lines(places: Sequence[Place]) -> list[str]:

@@ -152,7 +152,7 @@ def _check(config: Config, sampler: Sampler) -> None:
     if config.model.base == FROM_NOTHING:
         raise ConfigError(
             "trials begin with a model that is there, and one from nothing follows from these settings",
-            where="model.base = scratch", fix="train each of them as a run, and compare: ownchat runs compare",
+            where="model.base = scratch", fix="train each of them as a run, and compare: ownchat compare",
         )  # fmt: skip
     if config.train.minutes is not None:
         raise ConfigError(

@@ -227,13 +227,13 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], l
         for match in [*found, None]:
             piece = _unquote(tokenizer, text[start : match.start() if match else len(text)])
             if piece:
-                ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
+                ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True, verbose=False)
             if match:
                 specials.append((match.end(), len(ids)))
                 ids.append(tokens[match[0]])
                 start = match.end()
         return ids, specials
-    ids = tokenizer.encode(text, add_special_tokens=False)
+    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)  # who asks looks at the length
     wanted = set(tokens.values())
     places = [index for index, id in enumerate(ids) if id in wanted]
     if [tokens[match[0]] for match in found] != [ids[index] for index in places]:

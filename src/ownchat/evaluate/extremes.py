@@ -1,0 +1,40 @@
+"""The questions on which the model gained most and lost most, with both answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ownchat.evaluate.answers import Answer
+from ownchat.evaluate.scores import chrf, chrf_statistics
+
+MOST = 10
+
+
+@dataclass(frozen=True)
+class Example(Answer):
+    """``base_loss`` and ``tuned_loss``: nats per trained token of the whole record, by whose change one sorts."""
+
+    base_loss: float
+    tuned_loss: float
+    chrf_change: float  # of this answer alone
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """Never one question in both: of few the better half is ``best``. The first is the most extreme one."""
+
+    best: list[Example]
+    worst: list[Example]
+
+
+def extremes(answers: Sequence[Answer], losses: Mapping[str, tuple[float, float]]) -> Extremes:
+    """At most ten each, by how the record's loss per token changed; ``losses``: of base and tuned, by id."""
+    examples = []
+    for answer in answers:
+        references, (before, after) = [answer.reference], losses[answer.id]
+        base, tuned = (float(chrf(chrf_statistics([text], references)[0])) for text in (answer.base, answer.tuned))
+        examples.append(Example(**vars(answer), base_loss=before, tuned_loss=after, chrf_change=tuned - base))
+    examples.sort(key=lambda example: (example.tuned_loss - example.base_loss, example.id))
+    half = (len(examples) + 1) // 2
+    return Extremes(examples[:half][:MOST], examples[half:][::-1][:MOST])

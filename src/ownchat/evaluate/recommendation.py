@@ -1,0 +1,234 @@
+"""One recommendation with its command, by rules on what was measured; the first one that holds is given.
+
+1. The loss rose: keep the base, or train again at half the learning rate (pairs: look at what was read as better).
+2. The ladder ran, and a prompt alone is as good: use the prompt.
+3. Little to train on and no clear change: see what a prompt alone can do.
+4. The best step came long before the end and the validation loss rose after it: fewer epochs.
+5. The validation loss was still falling at the end: more epochs, or more minutes.
+6. No clear change with enough data: see what a prompt alone can do.
+7. A topic or a source is far worse than the rest: more data of it.
+8. A requirement is not met: nothing of the above explains it; measure again once something is changed.
+9. Else: use it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from ownchat.artifacts import read_json
+from ownchat.evaluate import charts, gates, wording
+from ownchat.evaluate.wording import number
+
+REQUEST = "request.json"  # what the run was asked to do; written by the pipeline
+CONFIG = "config.yaml"
+
+FEW_RECORDS = 100  # to train on
+EARLY = 0.7  # of the steps: a best step before that is early
+ROSE = 1.01  # last validation loss over the best one
+FALLS = 0.99  # last validation loss over the one before it
+FEW_GROUPS = 5  # of a slice: with fewer nothing is said about it
+
+
+def recommend(
+    report: Mapping[str, Any], metrics: Sequence[dict[str, Any]], *, run: Path, ladder: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """``{text, command, why}`` from the contents of ``report.json``, the metrics of its training's last phase and
+    ``ladder.json``, if there is one. The commands begin with what the run was made from."""
+    held_out, training, name = report["held_out"], report["training"], quote(report["name"])
+    again = train_command(run)
+    moved = wording.change(held_out)
+    ladder_command = f"ownchat ladder {name}"
+    records = _trained_records(report)
+    rules = (
+        lambda: _harmed(held_out, training, again) if moved == "harmed" else None,
+        lambda: _prompt_is_enough(ladder, name),
+        lambda: _few(records, ladder_command) if moved in ("unclear", "unknown") and ladder is None else None,
+        lambda: _overfitted(training, metrics, again),
+        lambda: _still_falling(training, metrics, again),
+        lambda: _no_change(ladder_command) if moved in ("unclear", "unknown") and ladder is None else None,
+        lambda: _weak_slice(held_out, again),
+        lambda: _not_promoted(report, name),
+    )
+    for rule in rules:
+        if (found := rule()) is not None:
+            return found
+    return _use_it(report, name, moved)
+
+
+def train_command(run: Path) -> str:
+    """The training of this run once more, to which a change is added: its source and all of its settings.
+
+    A finished model is never overwritten: with another setting it becomes NAME-2.
+    """
+    path = run / REQUEST
+    source = str(read_json(path)["source"]) if path.is_file() else ""
+    where = source if "://" in source else shell_path(Path(source)) if source else "FOLDER"
+    return f"ownchat train {where} --name {quote(run.resolve().name)} --config {shell_path(run.resolve() / CONFIG)}"
+
+
+def shell_path(path: Path) -> str:
+    """For a command line; below the home directory without its name, which is nobody's business on a page.
+
+    >>> shell_path(Path.home() / "my inbox"), shell_path(Path("/data/inbox"))
+    ("~/'my inbox'", '/data/inbox')
+    """
+    try:
+        return f"~/{quote(str(path.relative_to(Path.home())))}"
+    except ValueError:
+        return quote(str(path))
+
+
+def _trained_records(report: Mapping[str, Any]) -> int | None:
+    rules = report.get("ledger_rules", {}).get("2-clean", {})
+    count: int | None = rules.get("row kept", {}).get("train")
+    return count
+
+
+def _found(text: str, command: str, why: str) -> dict[str, str]:
+    return {"text": text, "command": command, "why": why}
+
+
+def _harmed(held_out: Mapping[str, Any], training: Mapping[str, Any], again: str) -> dict[str, str]:
+    if held_out.get("preferences_only"):
+        share = held_out["preferences"]["rewarded"]["value"]
+        source = again.partition(" --name")[0].removeprefix("ownchat train ")
+        return _found(
+            "Look whether the better and the worse replies are exchanged in the data.",
+            f"ownchat import {source} --preview",
+            f"training raised the better reply in {number(100 * share, 0)} % of the held-out pairs only",
+        )
+    rate = (training.get("plan") or {}).get("learning_rate")
+    why = f"the held-out loss rose: {wording.percent(held_out)}"
+    if rate is None:
+        return _found("Keep the base, or train again for a shorter time.", f"{again} --epochs 1", why)
+    key = "preference_learning_rate" if "prefer" in training.get("phases", {}) else "learning_rate"
+    return _found(
+        "Keep the base; or train again at half the learning rate, which forgets less.",
+        f"{again} --set train.{key}={rate / 2:.2g}",
+        why,
+    )
+
+
+def _prompt_is_enough(ladder: Mapping[str, Any] | None, name: str) -> dict[str, str] | None:
+    """The ladder says it by paired intervals; here it is only looked at which rung it advises."""
+    if ladder is None or ladder.get("train") is not False or not ladder.get("advice"):
+        return None
+    command = str(ladder.get("command") or f"ownchat ladder {name}").replace(f"{Path.home()}/", "~/")
+    use = ladder.get("use") or "the prompt"
+    return _found(f"Training is not needed for this: use {use}.", command, str(ladder["advice"]))
+
+
+def _few(records: int | None, command: str) -> dict[str, str] | None:
+    if records is None or records >= FEW_RECORDS:
+        return None
+    return _found(
+        "See first what a prompt alone can do; collect more data before you train again.",
+        command,
+        f"{records:,} records to train on made no clear difference",
+    )
+
+
+def _no_change(command: str) -> dict[str, str]:
+    return _found(
+        "See what a prompt alone can do with this base.", command, "training made no difference that can be told apart"
+    )
+
+
+def _validations(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]]) -> charts.Points:
+    """Of the steps, without the base before the first one; none where the phase has no end that is known."""
+    points = charts.series(metrics, "validation_loss") if training.get("steps") else []
+    return [point for point in points if point[0] > 0]
+
+
+def _overfitted(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]], again: str) -> dict[str, str] | None:
+    points, best, epochs = _validations(training, metrics), training.get("best_step"), training.get("epochs")
+    if not points or not best or not epochs:
+        return None
+    losses = dict(points)
+    step, last = points[-1]
+    if best >= EARLY * step or best not in losses or last < ROSE * losses[best]:
+        return None
+    fewer = max(0.5, math.ceil(2 * epochs * best / training["steps"]) / 2)  # in halves of an epoch
+    return _found(
+        "It learned by heart towards the end: train for fewer epochs.",
+        f"{again} {_epochs(training, fewer)}",
+        f"the validation loss was lowest at step {best:,} of {training['steps']:,} ({number(losses[best], 3)}) and "
+        f"rose to {number(last, 3)}; the model of the best step was kept",
+    )
+
+
+def _still_falling(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]], again: str) -> dict[str, str] | None:
+    points, epochs = _validations(training, metrics), training.get("epochs")
+    if len(points) < 2 or not epochs or training.get("best_step") != points[-1][0]:
+        return None
+    (_, before), (_, last) = points[-2:]
+    if before <= 0 or last > FALLS * before:
+        return None
+    minutes = (training.get("plan") or {}).get("minutes")
+    more = f"--minutes {2 * minutes:g}" if minutes else _epochs(training, 2 * epochs)
+    return _found(
+        "It was still learning when it ended: train for longer.",
+        f"{again} {more}",
+        f"the validation loss fell from {number(before, 3)} to {number(last, 3)} at the last validation",
+    )
+
+
+def _epochs(training: Mapping[str, Any], epochs: float) -> str:
+    """The option for the last phase, which is the one whose curve was looked at."""
+    phases = training.get("phases", {})
+    if "prefer" in phases:
+        return f"--set train.preference_epochs={epochs:g}"
+    if "pretrain" in phases and "sft" not in phases:
+        return f"--set 'train.pretrain={{epochs: {epochs:g}}}'"
+    return f"--epochs {epochs:g}"
+
+
+def _weak_slice(held_out: Mapping[str, Any], again: str) -> dict[str, str] | None:
+    """The worst source or topic whose interval lies above that of all records together, or where the loss rose."""
+    overall = held_out["tuned"]["loss"]
+    if overall is None:
+        return None
+    weak = [
+        each
+        for each in held_out.get("slices") or []
+        if each["by"] in ("source", "topic") and each["name"] not in ("", "other") and each["groups"] >= FEW_GROUPS
+        and each["tuned"] is not None and each["improvement"] is not None
+        and (each["improvement"]["high"] < 0 or each["tuned"]["low"] > overall["high"])
+    ]  # fmt: skip
+    if not weak:
+        return None
+    worst = max(weak, key=lambda each: each["tuned"]["value"])
+    what = "of the topic" if worst["by"] == "topic" else "of the kind in"
+    return _found(
+        f"Add more data {what} {worst['name']}, and train again.",
+        again,
+        f"its held-out loss is {number(worst['tuned']['value'], 2)}, that of all records {number(overall['value'], 2)}",
+    )
+
+
+def _not_promoted(report: Mapping[str, Any], name: str) -> dict[str, str] | None:
+    unmet = gates.failed(report)
+    if not unmet:
+        return None
+    first = unmet[0]
+    more = f" ({len(unmet)} requirements are not met)" if len(unmet) > 1 else ""
+    return _found(
+        f"Do not put it to use yet: “{first['require']}” is not met{more}.", f"ownchat chat {name} --compare",
+        first["why"],
+    )  # fmt: skip
+
+
+def _use_it(report: Mapping[str, Any], name: str, moved: str) -> dict[str, str]:
+    held_out = report["held_out"]
+    if moved != "helped":
+        return _found("Read some of its answers beside those of the base.", f"ownchat chat {name} --compare",
+                      "the figures do not tell the two apart")  # fmt: skip
+    if held_out.get("from_nothing") and "sft" not in report["training"].get("phases", {}):  # it goes on with a text
+        return _found("Use it.", f"ownchat export {name}", "it learned, and no rule found something to mend")
+    passed = (report.get("gates") or {}).get("passed")
+    why = "training helped" + (", every requirement is met" if passed else "") + ", and no rule found something to mend"
+    return _found("Use it.", f"ownchat chat {name}", why)

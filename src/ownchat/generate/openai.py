@@ -1,0 +1,363 @@
+"""The engine behind a URL: any server that speaks OpenAI's chat completions, through the official SDK. No torch here.
+
+It gets messages, never ids: the server has the template. The key is ``OPENAI_API_KEY`` and comes from nowhere else;
+it is never printed. A model behind a URL is written ``URL#MODEL``, as in ``http://localhost:8000/v1#my-model``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+from ownchat.errors import UserError
+from ownchat.generate.engine import Delta, FinishReason, Message, Request, Sampling, Usage
+from ownchat.monitor.progress import say
+
+NOT_OPENAI = "the server's answer is not an OpenAI one"
+SENT = ("role", "content", "name", "tool_calls", "tool_call_id")  # of a message; weights and times are ours
+LOOK_SECONDS = 0.05  # between two looks at cancel
+MOST_WORDS = 200  # characters of a server's own words in a message of ours
+
+# What servers refuse that others need. A refusal is remembered, and the request is made again in the other form.
+OTHER_FORM = {"max_tokens": "max_completion_tokens", "seed": None, "stream_options": None, "temperature": None}
+
+
+class Unusable(UserError):
+    """The server is down, refuses the key, or has no such model: no other request would fare better."""
+
+
+def is_url(name: str) -> bool:
+    """Is this a model behind a URL?
+
+    >>> is_url("http://localhost:8000/v1#my-model"), is_url("support-inbox")
+    (True, False)
+    """
+    return name.startswith(("http://", "https://"))
+
+
+def parse_model(text: str) -> tuple[str, str | None]:
+    """``URL#MODEL`` as URL and model; none: the first that the server has.
+
+    >>> parse_model("http://localhost:8000/v1#my-model"), parse_model("https://host/v1/")
+    (('http://localhost:8000/v1', 'my-model'), ('https://host/v1', None))
+    """
+    url, _, model = text.partition("#")
+    try:
+        parts = urlsplit(url)
+        good = is_url(url) and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is none
+        good = False
+    if not good:
+        raise UserError("this is no URL", where=url, fix="write it as http://HOST:PORT/v1#MODEL")
+    if parts.password or parts.username:
+        raise UserError("a URL with a password in it", where=parts.hostname or "", fix="set OPENAI_API_KEY instead")
+    return url.rstrip("/"), model or None
+
+
+class OpenAIEngine:
+    """An :class:`~ownchat.generate.engine.Engine` over a URL. Threads may share it.
+
+    Busy servers (408, 409, 429, 5xx) and broken connections are tried again ``retries`` times after waits that grow,
+    or that the server's ``retry-after`` names. ``timeout_seconds`` is for each wait for the server. ``model`` none: the
+    first of the server's list, which is asked when it is first needed. :class:`Unusable` and
+    :class:`~ownchat.errors.UserError` say what went wrong; a prompt that is too long has ``where="prompt"``.
+    """
+
+    context: int | None = None  # servers do not say
+
+    def __init__(
+        self, url: str, model: str | None = None, *, timeout_seconds: float = 120.0, retries: int = 4
+    ) -> None:  # fmt: skip
+        from openai import OpenAI
+
+        self.url, named = parse_model(url)
+        self._model, self._timeout, self._retries = model or named, timeout_seconds, retries
+        key = os.environ.get("OPENAI_API_KEY") or "none"  # local servers want no key, the SDK does
+        self._client = OpenAI(base_url=self.url, api_key=key, timeout=timeout_seconds, max_retries=retries)
+        self._refused: set[str] = set()
+        self._lock = Lock()
+
+    @property
+    def model(self) -> str:
+        """The model's name; raises :class:`~ownchat.errors.UserError` where it has to be asked for and cannot."""
+        with self._lock:
+            if self._model is None:
+                try:
+                    listed = list(getattr(self._client.models.list(), "data", None) or [])
+                    found = [str(name) for item in listed if (name := getattr(item, "id", None))]
+                except Exception as error:
+                    raise self._explained(error, "/models") from error
+                if not found:
+                    raise Unusable("the server lists no model", where=self.url, fix="name one: URL#MODEL")
+                self._model = found[0]
+            return self._model
+
+    # --------------------------------------------------------------------------------------------------- answers
+
+    def complete(self, request: Request, *, limited: bool = True) -> Delta:
+        """The whole answer in one delta. ``limited`` false: no ``max_tokens`` is sent, the server's limit counts."""
+        parameters = self._parameters(request)
+        if not limited:
+            del parameters["max_tokens"]
+        for left in reversed(range(min(self._retries, 2) + 1)):  # the SDK tries again what failed, but not nonsense
+            try:
+                return self._whole(self._create(parameters, stream=False))
+            except UserError as error:
+                if error.what != NOT_OPENAI or not left:
+                    raise
+                time.sleep(1 / (left + 1))
+        raise AssertionError("the last round returns or raises")
+
+    def stream(self, request: Request, cancel: Event | None = None) -> Iterator[Delta]:
+        """The answer as it comes. ``cancel`` hangs up at once, also while the server still thinks.
+
+        Raises :class:`~ownchat.errors.UserError` at once for what a server cannot be asked; an answer that breaks off
+        raises when it does. ``usage`` is 0 and 0 where the server does not count.
+        """
+        return self._answer(self._parameters(request), cancel if cancel is not None else Event())
+
+    def _answer(self, parameters: dict[str, Any], cancel: Event) -> Iterator[Delta]:
+        pieces: SimpleQueue[Any] = SimpleQueue()  # chunks, an error, or None at the end
+        left, opened = Event(), []
+        over = False  # then the connection is back in the pool, for another request
+
+        def read() -> None:
+            try:
+                with self._create(parameters | {"stream_options": {"include_usage": True}}, stream=True) as stream:
+                    opened.append(stream.response)
+                    for chunk in stream:
+                        if left.is_set():
+                            return
+                        pieces.put(chunk)
+                pieces.put(None)
+            except BaseException as error:  # raised again in the caller's thread
+                pieces.put(error)
+
+        Thread(target=read, daemon=True).start()
+        reason, usage = None, Usage(0, 0)
+        try:
+            while True:
+                if cancel.is_set():
+                    yield Delta("", finish_reason="cancelled", usage=usage)
+                    return
+                try:
+                    piece = pieces.get(timeout=LOOK_SECONDS)
+                except Empty:
+                    continue
+                over = piece is None or isinstance(piece, BaseException)
+                if piece is None:
+                    break
+                if isinstance(piece, BaseException):
+                    raise piece if isinstance(piece, UserError) else self._explained(piece, streaming=True) from piece
+                usage = _usage(piece) or usage
+                for choice in (getattr(piece, "choices", None) or [])[:1]:
+                    reason = self._reason(getattr(choice, "finish_reason", None)) or reason
+                    if text := getattr(getattr(choice, "delta", None), "content", None):
+                        yield Delta(text)
+        finally:
+            left.set()
+            for response in [] if over else opened:
+                _hang_up(response)
+        if reason is None:
+            raise UserError("the answer broke off", where=self.url, fix="ask again, or look at the server's own log")
+        yield Delta("", finish_reason=reason, usage=usage)
+
+    def score(self, ids: Sequence[int], mask: Sequence[int], *, adapter: str | None = None) -> list[float]:
+        """Natural-log probabilities of the tokens whose mask is 1; ``ids`` are those of the server's tokenizer.
+
+        The server's ``/completions`` has to echo a prompt with them, as vLLM's does.
+
+        Raises :class:`~ownchat.errors.UserError` where it cannot.
+        """
+        if len(ids) != len(mask) or any(mask[:1]):
+            raise UserError("as many mask values as ids, and the first of them 0", where="score")
+        _check_adapter(adapter)
+        cannot = UserError(
+            "the server does not give the probabilities of a text", where=self.url,
+            fix="ask one whose /completions has echo and logprobs (vLLM), or score a local model",
+        )  # fmt: skip
+        try:
+            reply: Any = self._client.completions.create(
+                model=self.model, prompt=list(ids), max_tokens=1, echo=True, logprobs=1, temperature=0
+            )
+        except UserError:
+            raise
+        except Exception as error:
+            explained = self._explained(error, "/completions")
+            if isinstance(explained, Unusable) and "has no /" not in explained.what:
+                raise explained from error
+            raise cannot from error
+        try:
+            found = reply.choices[0].logprobs.token_logprobs
+            return [float(found[at]) for at, wanted in enumerate(mask) if wanted]
+        except (AttributeError, IndexError, TypeError) as error:  # answered, but not with that
+            raise cannot from error
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """The vector of each text by a model of embeddings. Raises :class:`~ownchat.errors.UserError`."""
+        try:
+            reply = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
+            return [list(item.embedding) for item in sorted(reply.data, key=lambda item: item.index)]
+        except UserError:
+            raise
+        except (AttributeError, TypeError) as error:  # answered, but not with that
+            raise UserError(NOT_OPENAI, where=self.url, fix="check the URL") from error
+        except Exception as error:
+            raise self._explained(error, "/embeddings") from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    # ---------------------------------------------------------------------------------------------------- inside
+
+    def _parameters(self, request: Request) -> dict[str, Any]:
+        """The request in OpenAI's words.
+
+        What has no word there is sent where it is not the default, in those of vLLM; other servers refuse it.
+        """
+        if request.messages is None:
+            raise UserError("a server gets messages, not ids", where="request", fix="give Request(messages=...)")
+        _check_adapter(request.adapter)
+        sampling, plain = request.sampling, Sampling()
+        parameters: dict[str, Any] = {
+            "messages": list(map(_sent, request.messages)),
+            "max_tokens": request.max_tokens,
+            "temperature": sampling.temperature,
+        }
+        if sampling.top_p != plain.top_p:
+            parameters["top_p"] = sampling.top_p
+        if sampling.seed is not None:
+            parameters["seed"] = sampling.seed
+        if sampling.stop:
+            parameters["stop"] = list(sampling.stop)
+        names = ("top_k", "min_p", "repetition_penalty")
+        more = {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(plain, name)}
+        if more:
+            parameters["extra_body"] = more
+        if request.schema is not None:
+            form = {"name": "answer", "schema": dict(request.schema), "strict": True}
+            parameters["response_format"] = {"type": "json_schema", "json_schema": form}
+        return parameters
+
+    def _create(self, parameters: Mapping[str, Any], *, stream: bool) -> Any:
+        """The SDK's call; a parameter that the server refuses by name is written in its other form, or left out."""
+        while True:
+            sent = dict(parameters)
+            for name in self._refused & sent.keys():
+                value, other = sent.pop(name), OTHER_FORM[name]
+                if other is not None:
+                    sent[other] = value
+            try:
+                return self._client.chat.completions.create(model=self.model, stream=stream, **sent)
+            except UserError:
+                raise
+            except Exception as error:
+                refused = _refused(error, sent)
+                if refused is None:
+                    raise self._explained(error) from error
+                if refused in ("seed", "temperature") and refused not in self._refused:
+                    say(f"{self.url} takes no {refused}: the server's own counts")
+                self._refused.add(refused)
+
+    def _whole(self, reply: Any) -> Delta:
+        choices: Any = getattr(reply, "choices", None)
+        said = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+        if said is None:
+            raise UserError(NOT_OPENAI, where=self.url, fix="check the URL")
+        reason = self._reason(getattr(choices[0], "finish_reason", None)) or "stop"
+        return Delta(getattr(said, "content", None) or "", finish_reason=reason, usage=_usage(reply) or Usage(0, 0))
+
+    def _reason(self, given: object) -> FinishReason | None:
+        """Theirs as ours; an answer that a filter withheld is none."""
+        if given == "content_filter":
+            raise UserError("the server's filter withheld the answer", where=self.url, fix="ask something else")
+        return None if given is None else "length" if given == "length" else "stop"
+
+    def _explained(self, error: BaseException, path: str = "", *, streaming: bool = False) -> UserError:
+        """What went wrong in a person's words. Of the server's own only those that say what it refuses are repeated."""
+        import openai
+
+        where = self.url
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return Unusable("the server refuses the key", where=where, fix="set OPENAI_API_KEY")
+        if isinstance(error, openai.NotFoundError):
+            fix = "check the name of the model" + ("" if "/v1" in where else "; most servers' URLs end in /v1")
+            what = f'the server does not know the model "{self._model}"' if not path else f"the server has no {path}"
+            return Unusable(what, where=where, fix=fix)
+        if isinstance(error, openai.RateLimitError):
+            return UserError(
+                "the server has had enough requests (429)", where=where,
+                fix="run again later: what was answered is kept; or check your quota",
+            )  # fmt: skip
+        if isinstance(error, openai.APITimeoutError):
+            fix = "run again: what was answered is kept"
+            return UserError(f"no answer within {self._timeout:.0f} seconds", where=where, fix=fix)
+        if isinstance(error, openai.APIConnectionError) and streaming:
+            return UserError("the answer broke off", where=where, fix="ask again, or look at the server's own log")
+        if isinstance(error, openai.APIConnectionError):
+            return Unusable("the server cannot be reached", where=where, fix="check the URL and the network")
+        if isinstance(error, openai.APIStatusError):
+            words = str(error.message).lower()
+            if error.status_code in (400, 413) and "context" in words:
+                return UserError("the prompt is longer than the model's context", where="prompt", fix="shorten it")
+            told = f": {_words(error)}" if error.status_code in (400, 422) else ""
+            fix = "look at the server's own log"
+            return UserError(f"the server answers with error {error.status_code}{told}", where=where, fix=fix)
+        if type(error) is openai.APIError:  # in a stream: the server says that it failed
+            return UserError(f"the server gave up: {_words(error)}", where=where, fix="look at the server's own log")
+        if isinstance(error, openai.OpenAIError | ValueError):
+            return UserError(NOT_OPENAI, where=where, fix="check the URL")
+        raise error
+
+
+def _words(error: Any) -> str:
+    """The server's own words, in short."""
+    body = error.body if isinstance(error.body, dict) else {}
+    return " ".join(str(body.get("message") or error.message).split())[:MOST_WORDS]
+
+
+def _refused(error: Exception, sent: Mapping[str, Any]) -> str | None:
+    """Which of the parameters that have another form the server refuses; none: something else is wrong."""
+    if getattr(error, "status_code", None) not in (400, 422):
+        return None
+    body: Any = getattr(error, "body", None)
+    words = str(getattr(error, "message", ""))
+    if not any(word in words.lower() for word in ("support", "unknown", "unrecognized", "extra", "permitted")):
+        return None  # its value is wrong, not its name
+    named = body.get("param") if isinstance(body, dict) else None
+    known = [name for name in OTHER_FORM if name in sent]
+    return next((name for name in known if name == named), None) or next((n for n in known if n in words), None)
+
+
+def _check_adapter(adapter: str | None) -> None:
+    if adapter is not None:
+        raise UserError("a server's adapters are models of their own", where="request", fix="name it: URL#MODEL")
+
+
+def _sent(message: Message) -> dict[str, Any]:
+    """A message as the protocol has it: no empty fields, tool calls as values."""
+    sent = {key: message[key] for key in SENT if message.get(key) is not None}
+    if isinstance(sent.get("tool_calls"), str):
+        sent["tool_calls"] = json.loads(sent["tool_calls"])
+    return {"content": ""} | sent
+
+
+def _usage(reply: Any) -> Usage | None:
+    usage = getattr(reply, "usage", None)
+    counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    return Usage(*counts) if all(isinstance(count, int) for count in counts) else None  # type: ignore[arg-type]
+
+
+def _hang_up(response: Any) -> None:
+    """End a connection that another thread may wait on: after a plain close it would go on waiting, as the server."""
+    with suppress(Exception):  # it is over already
+        response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)

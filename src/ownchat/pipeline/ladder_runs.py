@@ -1,0 +1,95 @@
+"""The runs that a ladder compares: found, or trained where they are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ownchat import artifacts
+from ownchat.artifacts import CLEAN, TRAIN, read_json
+from ownchat.config import Config, Origins, load_config
+from ownchat.errors import DataError, RunError, UserError
+from ownchat.pipeline import run as whole
+from ownchat.pipeline.run import REQUEST, Say, elapsed_text
+
+METHODS = {"lora": "LoRA", "full": "all weights"}  # in the order of what they take
+
+
+def run_of(name: str, say: Say) -> Path:
+    """The finished run that is meant; one that is begun, or a source that nothing was made of, is trained."""
+    run = artifacts.run_directory(name)
+    if artifacts.finished_model(run) is not None:
+        return run
+    if (run / REQUEST).is_file():
+        config, origins = given_settings(run)
+        say(f"{run.name} is not finished: it is trained now")
+        source = read_json(run / REQUEST)["source"]
+        return whole.train(source, name=name, config=config, origins=origins, say=say).run
+    if name.startswith("s3://") or (not run.joinpath("config.yaml").is_file() and Path(name).expanduser().exists()):
+        say(f"{name} is trained first")
+        return whole.train(name, say=say).run
+    artifacts.existing_run(name)  # says that there is none
+    raise RunError("its training is not finished", where=str(run), fix="ownchat train finishes it")
+
+
+def given_settings(run: Path, **changed: Any) -> tuple[Config, Origins]:
+    """What a run was asked for: its settings without the ones that were derived, and with those that are ``changed``
+    (None: derived anew)."""
+    from ownchat.evaluate.page import parse_settings
+
+    rows = parse_settings((run / "config.yaml").read_text(encoding="utf-8"))
+    given = {row["key"]: yaml.safe_load(row["value"]) for row in rows if row["origin"].startswith("given")}
+    values = {key: value for key, value in given.items() if key not in changed} | changed
+    return load_config(values=values)
+
+
+def trained_rungs(run: Path, config: Config, full: bool, say: Say) -> list[tuple[str, Path | None, str]]:
+    """The rungs of trained models: name, run, and why there is none."""
+    found: dict[str, Path] = {config.train.method: run}
+    for method in METHODS:
+        if method not in found and (other := _other(run, config, method)) is not None:
+            found[method] = other
+    if full and "full" not in found:
+        found["full"] = _train_full(run, say)
+    missing = {
+        "full": f"not trained: ownchat ladder {run.name} --full",
+        "lora": "not trained: ownchat train with --method lora",
+    }
+    return [(title, found.get(method), missing[method]) for method, title in METHODS.items()]
+
+
+def _other(run: Path, config: Config, method: str) -> Path | None:
+    """A finished run of the same records and base by another method; the newest."""
+    key = artifacts.fingerprint(run / CLEAN)
+    for other in reversed(artifacts.list_runs()):
+        known = artifacts.finished_model(other) is not None and (other / CLEAN / artifacts.MANIFEST).is_file()
+        if other == run or not known:
+            continue
+        try:
+            settings, _ = load_config(other / "config.yaml")
+        except UserError:  # of another version
+            continue
+        same = settings.train.method == method and settings.model.base == config.model.base
+        if same and artifacts.fingerprint(other / CLEAN) == key:
+            return other
+    return None
+
+
+def _train_full(run: Path, say: Say) -> Path:
+    """All weights on the same records, kept as NAME-full."""
+    from ownchat.evaluate.report import training
+
+    name, source = f"{run.name}-full", read_json(run / REQUEST)["source"]
+    config, origins = given_settings(run, **{"train.method": "full", "train.learning_rate": None})
+    seconds = training(run / TRAIN).get("seconds")
+    took = "" if seconds is None else f" ({run.name} took {elapsed_text(seconds)}; expect as long, or twice)"
+    say(f"all weights are trained, as {name}{took}")
+    begun = whole.import_and_clean(source, name=name, config=config, origins=origins, clean=True, say=say)
+    if artifacts.fingerprint(begun / CLEAN) != artifacts.fingerprint(run / CLEAN):
+        raise DataError(
+            "it has changed since, so that the splits are not the same", where=str(source),
+            fix=f"train it anew and climb that: ownchat train {source}",
+        )  # fmt: skip
+    return whole.train(source, name=name, config=config, origins=origins, say=say).run

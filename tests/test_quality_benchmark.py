@@ -1,0 +1,78 @@
+"""The quality benchmark's sources, and what it makes of a ladder."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def quality(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.delitem(sys.modules, "quality", raising=False)
+    module = importlib.import_module("quality")
+    monkeypatch.setattr(module, "DATASETS", tmp_path / "datasets")
+    return module
+
+
+def test_the_first_conversations(quality: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "datasets" / "sgd" / "train"
+    with pytest.raises(FileNotFoundError, match="OWNCHAT_DATASETS"):
+        quality.write_source("sgd", tmp_path)
+    folder.mkdir(parents=True)
+    for file in range(7):
+        said = [("USER", "Is it free?"), ("SYSTEM", f"Table {file} is.")]
+        dialogue = {"turns": [{"speaker": speaker, "utterance": text} for speaker, text in said]}
+        with gzip.open(folder / f"dialogues_{file:03}.json.gz", "wt") as handle:
+            json.dump([dialogue] * 100, handle)
+    source, sets = quality.write_source("sgd", tmp_path)
+    rows = [json.loads(line)["messages"] for line in source.read_text().splitlines()]
+    assert len(rows) == 640 and sets == []
+    assert rows[-1] == [{"role": "user", "content": "Is it free?"}, {"role": "assistant", "content": "Table 6 is."}]
+
+
+def test_every_eighth_question_of_the_bank(quality: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "datasets" / "banking77"
+    folder.mkdir(parents=True)
+    lines = [f'"Where, {number}?",label_{number % 3}\n' for number in range(20)]
+    (folder / "train.csv").write_text("text,category\n" + "".join(lines))
+    source, sets = quality.write_source("banking77", tmp_path)
+    with open(source, newline="") as handle:
+        assert [row["text"] for row in csv.DictReader(handle)] == ["Where, 0?", "Where, 8?", "Where, 16?"]
+    from ownchat.config import load_config
+
+    assert load_config(sets=sets)[0].data.map == {"question": "text", "answer": "category"}
+
+
+def test_a_row_says_what_the_ladder_and_the_page_say(quality: ModuleType) -> None:
+    against = {"value": 21.0, "low": 9.5, "high": 33.0}
+    prompt = {
+        "name": "4 examples",
+        "score": 30.0,
+        "low": 20.0,
+        "high": 40.0,
+        "best_prompt": True,
+        "against_prompt": None,
+    }
+    lora = {"name": "LoRA", "score": 51.0, "low": 40.0, "high": 62.0, "best_prompt": False, "against_prompt": against}
+    missing = {"name": "full", "score": None, "low": None, "high": None, "best_prompt": False, "against_prompt": None}
+    ladder = {"metric": "accuracy", "rows": 32, "rungs": [prompt, lora, missing], "advice": "Train."}
+    improvement = {"value": 25.0, "low": 22.0, "high": 28.0}
+    loss = {"base": {"loss": {"value": 4.0}}, "tuned": {"loss": {"value": 3.0}}}
+    row = quality.verdict(
+        "demo", ladder, {"held_out": loss | {"improvement": improvement, "groups": 50, "records": 50}}
+    )
+    assert [rung["name"] for rung in row["rungs"]] == ["4 examples", "LoRA"]
+    assert "4.00 to 3.00" in row["page"] and row["advice"] == "Train."
+    head, first, second = quality.table([row]).splitlines()
+    assert "against the best prompt" in head and "4 examples (best prompt)" in first
+    assert second.split()[-3:] == ["+21.0", "[+9.5,", "+33.0]"]
