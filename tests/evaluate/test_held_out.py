@@ -417,3 +417,17 @@ def test_a_report_whose_judge_was_down_is_made_anew(stages: dict[str, Path], mon
     assert first.details["held_out"]["judge"]["failed"] == 4 and "extremes" not in first.details["held_out"]
     assert run(config, stages, output).seconds != first.seconds
     assert "cannot be reached" in " ".join(held_out.load_report(output)["held_out"]["notes"])
+
+
+def test_public_benchmarks_of_the_same_model_stay(stages: dict[str, Path]) -> None:
+    from ownchat.evaluate.benchmarks import Benchmarks, save
+
+    output = stages.pop("output")
+    run(Config(evaluate=FEW), stages, output)
+    path = save(Benchmarks("0.4", {"tuned": "/a/model"}, ()), output)
+    before = path.read_text()
+    run(Config(evaluate=FEW.model_copy(update={"draws": 200})), stages, output)
+    assert path.read_text() == before
+    write_json(stages["train"] / MANIFEST, json.loads((stages["train"] / MANIFEST).read_text()) | {"key": "another"})
+    run(Config(evaluate=FEW), stages, output)
+    assert not path.exists()

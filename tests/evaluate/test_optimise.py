@@ -57,6 +57,7 @@ def test_labels_are_found_within_the_budget() -> None:
     assert found.prompt.system is not None and "card_label" in found.prompt.system
     assert found.prompt.examples == () and found.prompt.retrieve == 0, "of equally good ones the simpler"
     assert found.tried[0].what == "the start" and found.tried[0].rows == found.rows
+    assert found.rows == max(one.rows for one in found.tried), "the start went all the way, though it is the worst"
     assert {one.rows for one in found.tried} != {found.rows}, "the worse ones answered fewer questions"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from ownchat import artifacts
 from ownchat.errors import UserError
+from ownchat.evaluate.benchmarks import of_training
 from ownchat.pipeline.benchmarks import benchmark
 
 pytestmark = pytest.mark.skipif(
@@ -60,6 +61,10 @@ def test_a_run_keeps_its_figures(tiny_model: Path, tasks: Path) -> None:
     alone, path = benchmark("inbox", ["colours"], include=tasks, limit=2)
     assert list(alone.models) == ["tuned"] and path is not None
     assert len(json.loads(path.read_text())["figures"]) == 2  # under other conditions: beside the first
+    train = run / artifacts.TRAIN
+    assert of_training(run / artifacts.REPORT, train) == json.loads(path.read_text())
+    artifacts.write_json(train / artifacts.MANIFEST, {"key": "another"})
+    assert of_training(run / artifacts.REPORT, train) is None
 
 
 def test_a_directory_has_no_report_and_no_base(tiny_model: Path, tasks: Path) -> None:

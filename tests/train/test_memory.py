@@ -54,3 +54,29 @@ print((memory.held_bytes() - before) / 500)
 def test_products_of_other_shapes_do_not_fill_memory() -> None:
     done = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 300_000  # bytes for each shape; with the defaults 800,000 where oneDNN makes kernels
+
+
+STEPS = """
+import torch
+from ownchat.train import memory
+
+memory.keep_freed_pages()
+heap = memory.Heap()
+
+def held_after(seconds):
+    tensors = [torch.ones(1 << 20) for _ in range(100)]  # 400 MB
+    del tensors
+    given_back = heap.after_step(seconds)
+    print(int(given_back), memory.held_bytes() // 2**20)
+
+held_after(0.01)
+held_after(60.0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's allocator is told what to keep")
+def test_pages_are_given_back_after_long_steps_and_kept_between_short_ones() -> None:
+    done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
+    (kept, much), (given_back, little) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert not kept and given_back
+    assert much > little + 300

@@ -185,7 +185,7 @@ class EvaluateConfig(_Section):
         {}, description="an OpenAI-compatible model that compares base and tuned: {url: http://HOST/v1, model: NAME}"
     )
     embedding: dict[Literal["url", "model"], str] = Field(
-        {}, description="an OpenAI-compatible model of embeddings that scores answers: {url: http://HOST/v1, model: NAME}"
+        {}, description="a model of embeddings, as OpenAI serves them, that scores answers: {url: .., model: ..}"
     )
     require: list[str] = Field(
         [], description="what a run must reach to be promoted: [loss better, slices fall at most 5 %]"

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ownchat.artifacts import read_json, write_json
+from ownchat.artifacts import TRAIN, fingerprint, read_json, write_json
 from ownchat.errors import UserError, nearest, printable
 from ownchat.evaluate.scores import Interval, bootstrap
 
@@ -300,13 +300,20 @@ def _api_model(url: str, model: str, settings: Settings, tokenizer: Path | None)
 
 def save(found: Benchmarks, report: Path) -> Path:
     """Write beside a run's report; figures of the same task under the same conditions are replaced, others stay."""
-    path = report / NAME
-    value = asdict(found)
+    value = asdict(found) | {"train": fingerprint(report.parent / TRAIN)}
     mine = {_identity(figure) for figure in value["figures"]}
-    earlier = read_json(path)["figures"] if path.is_file() else []
+    earlier = (of_training(report, report.parent / TRAIN) or {"figures": []})["figures"]
     value["figures"] = [figure for figure in earlier if _identity(figure) not in mine] + list(value["figures"])
-    write_json(path, value)
-    return path
+    write_json(report / NAME, value)
+    return report / NAME
+
+
+def of_training(report: Path, train: Path) -> dict[str, Any] | None:
+    """What was saved of the model that this training made; None: nothing, or of another one."""
+    if not (report / NAME).is_file():
+        return None
+    stored: dict[str, Any] = read_json(report / NAME)
+    return stored if stored.get("train") == fingerprint(train) else None
 
 
 def _identity(figure: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ownchat.artifacts import Report, commit, completed, read_json, stage_key, start_afresh
+from ownchat.artifacts import Report, commit, completed, read_json, stage_key, start_afresh, write_json
 from ownchat.config import FROM_NOTHING, Config, EvaluateConfig
 from ownchat.data.records import Record, read_records
 from ownchat.errors import DataError
-from ownchat.evaluate import embedding, judge
+from ownchat.evaluate import benchmarks, embedding, judge
 from ownchat.evaluate import report as reporting
 from ownchat.evaluate.answers import Answer, answer, fitting, prompts_of, questions, why_no_answers
 from ownchat.evaluate.comparison import Comparison, Scored, Side, compare
@@ -82,10 +82,13 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
         inputs["base"], model, records, config.evaluate, where=where, block_tokens=fits,
         from_nothing=config.model.base == FROM_NOTHING, names=_names_of_labels(records, inputs["test"] / "train"),
     )  # fmt: skip
+    public = benchmarks.of_training(output, inputs["train"])  # of the same model: they stay
     start_afresh(output)  # only now: a measurement that was interrupted leaves the report before
     contents = reporting.build(result, train=inputs["train"], run=output.parent)
     reporting.write(contents, output, train=inputs["train"], config=config, seconds=time.monotonic() - start)
     result.scores.save(output)
+    if public is not None:
+        write_json(output / benchmarks.NAME, public)
     report = Report(
         "evaluate",
         output,

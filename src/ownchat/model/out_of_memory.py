@@ -59,6 +59,11 @@ def make_room() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    return_free_pages()
+
+
+def return_free_pages() -> None:
+    """Give free pages that glibc keeps back to the kernel."""
     if sys.platform == "linux":
         try:
             ctypes.CDLL(None).malloc_trim(0)  # how much is kept from now on stays as it was set

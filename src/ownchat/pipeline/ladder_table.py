@@ -42,7 +42,8 @@ def table(found: Mapping[str, Any], *, width: int = WIDTH, color: bool = False) 
 def _rungs(found: Mapping[str, Any]) -> Table:
     metric = TITLES[found["metric"]]
     title = f"{found['rows']:,} held-out questions; {metric}, 0 to 100, higher is better; 95 % intervals"
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False,
+                 collapse_padding=True)  # fmt: skip
     priced = any(rung["cost"] is not None for rung in found["rungs"])
     made.add_column("", overflow="fold")
     for name in (metric, "to the\nplain prompt", "to the\nbest prompt*", "seconds"):

@@ -241,7 +241,7 @@ def run_loop(
                 schedule=plan.schedule,
             )  # fmt: skip
             (loss, norm, tokens, figures), seconds = fitting_step(rate)
-            heap.after_step()
+            heap.after_step(seconds)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 blocks = batches.at(state.step, rescue.block_tokens(state.step + 1))
                 numbers = [int(number) for block in blocks for number in block]

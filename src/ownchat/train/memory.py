@@ -7,7 +7,7 @@ import resource
 import sys
 from pathlib import Path
 
-from ownchat.model.out_of_memory import Guard, make_room
+from ownchat.model.out_of_memory import Guard, make_room, return_free_pages
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
@@ -32,26 +32,35 @@ class Heap:
     """Keeps the heap from growing in a long run.
 
     Freed pages are kept, and blocks of ever other shapes leave gaps that no tensor fits into: after 15 steps a run held
-    a third more than after the first. When it holds :data:`GROWTH` times what the largest step needed, all free pages
-    are given back; the next step, which takes its own anew, says again what is needed.
+    a quarter more than after the first. After a step that took long beside what it costs to take pages anew, all free
+    ones are given back; after short ones (small models) when more than :data:`GROWTH` times what the largest needed is
+    held, and always so on a GPU.
     """
 
     def __init__(self) -> None:
         make_room()  # loading a model takes more than the model, and leaves gaps
-        self._needed, self._measuring = 0, True
+        self._needed, self._measuring, self._rest = 0, True, held_bytes()
 
-    def after_step(self) -> bool:
-        """Look, and give back if it is too much; true if it was."""
+    def after_step(self, seconds: float) -> bool:
+        """Look, and give back if it is too much or costs little; true if it was. ``seconds``: of the step."""
+        import torch
+
         held = held_bytes()
         if self._measuring:
             self._needed, self._measuring = max(self._needed, held), False
+        if not torch.cuda.is_available() and (held - self._rest) / PAGES_A_SECOND < CHEAP * seconds:
+            return_free_pages()
         elif held > GROWTH * self._needed:
             make_room()
-            self._measuring = True
-        return self._measuring
+        else:
+            return False
+        self._measuring, self._rest = True, held_bytes()
+        return True
 
 
 GROWTH = 1.05
+PAGES_A_SECOND = 8e9  # bytes that two threads take anew from the kernel, zeroed
+CHEAP = 0.05  # of the step
 
 
 def _set(*, mmap_max: int, trim_threshold: int, top_pad: int) -> bool:

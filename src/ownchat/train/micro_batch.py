@@ -19,7 +19,7 @@ USABLE = {"cpu": 0.85, "cuda": 0.9}  # of the memory that is there: the rest is 
 # Held in a step for each byte that is kept for the backward pass: gradients on their way, and gaps.
 ALLOCATOR = {"cpu": 1.7, "cuda": 1.15}
 # The heap grows over the first steps by gaps between blocks of other shapes, until it is told to shrink (memory.Heap).
-HEAP_GROWTH, FIRST_STEPS = 1.25, 3  # of what is held for activations
+HEAP_GROWTH, FIRST_STEPS = 1.1, 3  # of what is held for activations
 
 
 def fitting(
