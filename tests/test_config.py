@@ -111,3 +111,14 @@ def test_what_is_of_a_model_from_nothing_alone() -> None:
         load_config(values={"model.base": "scratch", "train.method": "lora"})
     config, origins = load_config(values={"model.base": "scratch"})
     assert (config.train.method, origins["train.method"]) == ("full", "derived (a model from nothing)")
+
+
+def test_a_text_of_several_lines_stays_on_its_line(tmp_path: Path) -> None:
+    text = 'Be brief.\n\nSay "no" # often.\u2028End'
+    config, origins = load_config(values={"data.system": text, "generate.stop": ["\n\n", "END"]})
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config, origins), encoding="utf-8")
+    assert load_config(path)[0] == config
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert len(lines) == 2 + len(keys()) + len(Config.model_fields)
+    assert sum(line.endswith("# given (flag)") for line in lines) == 2

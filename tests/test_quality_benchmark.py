@@ -76,3 +76,50 @@ def test_a_row_says_what_the_ladder_and_the_page_say(quality: ModuleType) -> Non
     head, first, second = quality.table([row]).splitlines()
     assert "against the best prompt" in head and "4 examples (best prompt)" in first
     assert second.split()[-3:] == ["+21.0", "[+9.5,", "+33.0]"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "prints", "good"),
+    [
+        ("train", 0, '{"name": "quality-demo-2"}', True),
+        ("train", 1, '{"name": "quality-demo-2"}', True),
+        ("train", 1, "Traceback", False),
+        ("train", 2, '{"name": "quality-demo-2"}', False),
+        ("ladder", 1, '{"name": "quality-demo-2"}', False),
+        ("ladder", 0, "", False),
+    ],
+)
+def test_figures_are_there_or_it_ends(
+    quality: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    code: int,
+    prints: str,
+    good: bool,
+) -> None:
+    program = tmp_path / "program.sh"
+    program.write_text(f"#!/bin/sh\nprintf '%s' '{prints}'\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(quality.sys, "executable", str(program))
+    if good:
+        assert quality.ownchat(command) == {"name": "quality-demo-2"}
+    else:
+        with pytest.raises(SystemExit, match=f"ownchat {command} ended with {code}"):
+            quality.ownchat(command)
+
+
+def test_the_ladder_is_that_of_the_run_that_was_trained(
+    quality: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWNCHAT_HOME", str(tmp_path / "home"))
+    asked: list[tuple[str, ...]] = []
+
+    def program(*arguments: str) -> dict:
+        asked.append(arguments)
+        return {"name": "quality-demo-2"}
+
+    monkeypatch.setattr(quality, "ownchat", program)
+    monkeypatch.setattr(quality, "verdict", lambda name, ladder, report: {})
+    quality.measure("demo", 4, None, 0)
+    assert asked[1] == ("ladder", "quality-demo-2", "--rows", "4", "--budget", "0")

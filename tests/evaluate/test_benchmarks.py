@@ -295,7 +295,7 @@ def result(values: list[float], metric: str = "acc", value: float | None = None)
 def test_differences_are_paired_by_question() -> None:
     base, tuned = [0.0, 1.0] * 20, [1.0, 1.0] * 20
     both = {"base": result(base), "tuned": result(tuned)}
-    (figure,) = summarize({"base": "/b", "tuned": "/t"}, both, Settings(("quiz",))).figures
+    (figure,) = summarize({"base": "/b", "tuned": "/t"}, both, Settings(("quiz",)), "0.4").figures
     assert figure.difference is not None and figure.difference.value == pytest.approx(0.5)
     assert 0.3 < figure.difference.low < 0.5 < figure.difference.high < 0.7
     assert figure.scores["tuned"] == {"value": 1.0, "stderr": None}
@@ -305,7 +305,7 @@ def test_differences_are_paired_by_question() -> None:
 
 def test_a_metric_of_the_whole_set_has_no_difference_by_question() -> None:
     both = {"base": result([1.0, 2.0], "bleu", 31.0), "tuned": result([2.0, 2.0], "bleu", 33.0)}
-    (figure,) = summarize({"base": "/b", "tuned": "/t"}, both, Settings(("quiz",))).figures
+    (figure,) = summarize({"base": "/b", "tuned": "/t"}, both, Settings(("quiz",)), "0.4").figures
     assert figure.difference is None and figure.scores["base"]["value"] == 31.0
     assert read_scores(both["base"])["quiz", "bleu", "none"][2] is None
 
@@ -320,6 +320,8 @@ def test_the_table_and_the_file(tmp_path: Path) -> None:
     assert head.split()[:3] == ["task", "metric", "questions"]
     assert "1,200" in first and "0.2500 ± 0.0100" in first and first.endswith("-0.0500 [-0.0800, -0.0200]  worse")
     assert "acc (strict)" in second and second.endswith("no clear difference")
+    quiz = Figure("quiz", "acc", "none", 3, score, Interval(-0.05, -0.08, -0.02), True, conditions)
+    assert lines(Benchmarks("0.4", found.models, (quiz,)))[1].endswith("-0.0200]  too few questions to tell")
     path = save(found, tmp_path)
     again = Benchmarks("0.4", found.models, (worse,))
     save(again, tmp_path)

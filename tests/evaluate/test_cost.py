@@ -32,8 +32,17 @@ def test_estimate_is_called_one(run):
 
 def test_a_graphics_card_has_no_figure(run):
     stage(run, "5-train", 60.0, device="cuda", threads=8)
+    (run / cost.NAME).write_text('{"joules": 7200.0, "seconds": 60.0}')  # of the processor beside it
     found = cost.cost(run)
     assert found["watt_hours"] is None and "graphics card" in found["how"]
+
+
+def test_stages_that_not_every_run_has_count_in_order(run):
+    stage(run, "1-questions", 900.0)
+    stage(run, "2-clean", 1.0)
+    found = cost.cost(run)
+    assert list(found["by_stage"].items())[:3] == [("1-data", 3.0), ("1-questions", 900.0), ("2-clean", 1.0)]
+    assert found["seconds"] == 3.0 + 900.0 + 1.0 + 3600.0
 
 
 def zone(root: Path, name: str, kind: str, micro_joules: int) -> Path:

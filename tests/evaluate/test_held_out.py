@@ -117,10 +117,11 @@ def test_stage_writes_the_report_that_is_a_contract(stages):
     assert set(contents["held_out"]) == {
         "base", "tuned", "difference", "improvement", "base_prompt", "base_prompt_losses", "records", "tokens",
         "groups", "answers", "notes", "preferences", "preferences_only", "from_nothing",
-        "labels", "judge", "embedding", "slices", "extremes",
+        "labels", "judge", "embedding", "slices", "extremes", "answer_groups",
     }  # fmt: skip
     assert contents["name"] == "shop"
     assert contents["held_out"]["records"] == 6 and contents["held_out"]["groups"] == 3
+    assert 2 <= contents["held_out"]["answer_groups"] <= 3
     assert contents["held_out"]["improvement"]["low"] > 0
     assert contents["training"]["tokens_per_second"] == 812.5
     assert contents["training"]["peak_memory_bytes"] == 10**9
@@ -431,3 +432,53 @@ def test_public_benchmarks_of_the_same_model_stay(stages: dict[str, Path]) -> No
     write_json(stages["train"] / MANIFEST, json.loads((stages["train"] / MANIFEST).read_text()) | {"key": "another"})
     run(Config(evaluate=FEW), stages, output)
     assert not path.exists()
+
+
+def test_the_ladder_of_the_same_model_stays_and_its_answers_always(stages: dict[str, Path], ladder: dict) -> None:
+    from ownchat.artifacts import fingerprint
+    from ownchat.pipeline.ladder import ANSWERS, NAME, PROMPT
+
+    output = stages.pop("output")
+    run(Config(evaluate=FEW), stages, output)
+    ladder |= {"of_training": fingerprint(stages["train"])}
+    (output / NAME).write_text(json.dumps(ladder))
+    (output / PROMPT).write_text("system: Be brief.\n")
+    (output / ANSWERS).write_text('{"key": "k"}\n')
+    (output / "left.txt").write_text("of another time")
+    run(Config(evaluate=FEW.model_copy(update={"draws": 200})), stages, output)
+    assert json.loads((output / NAME).read_text()) == ladder and (output / PROMPT).is_file()
+    assert "Against the best prompt" in (output / "report.html").read_text()
+    assert (output / ANSWERS).read_text() == '{"key": "k"}\n' and not (output / "left.txt").exists()
+    write_json(stages["train"] / MANIFEST, json.loads((stages["train"] / MANIFEST).read_text()) | {"key": "another"})
+    run(Config(evaluate=FEW), stages, output)
+    assert not (output / NAME).exists() and not (output / PROMPT).exists()
+    assert (output / ANSWERS).read_text() == '{"key": "k"}\n'
+
+
+def test_an_untrained_base_has_no_answers_to_be_better_than(tiny_model: Path, tuned_model: Path) -> None:
+    names = ["yes", "no"]
+    items = [conversation(at, ("user", f"Is {at} even?"), ("assistant", names[at % 2])) for at in range(6)]
+    found = measure(tiny_model, tuned_model, items, FEW, from_nothing=True, names=names)
+    compared = found.comparison
+    for metric in ("chrf", "rouge_l", "exact"):
+        assert getattr(compared.base, metric) is None and getattr(compared.difference, metric) is None
+        assert getattr(compared.tuned, metric) is not None
+    assert compared.difference.loss is not None
+    with_base = measure(tiny_model, tuned_model, items, FEW, names=names)
+    assert with_base.comparison.tuned == compared.tuned
+    assert found.labels.base.accuracy is None and found.labels.difference.accuracy is None
+    assert found.labels.tuned == with_base.labels.tuned and found.labels.base.confusion is None
+    assert all(one.chrf_change is None for one in [*found.extremes.best, *found.extremes.worst])
+
+
+def test_where_every_question_is_too_long_that_is_what_is_said(tiny_model: Path) -> None:
+    items = [conversation(0, ("user", "word " * 3000), ("assistant", "Yes."))]
+    (passed_over, missing) = [note for note in measure(tiny_model, tiny_model, items, FEW).notes if "piece" not in note]
+    assert "1 questions were passed over" in passed_over and missing == "chrF is missing: no question was short enough."
+
+
+def test_only_a_server_that_could_not_be_used_makes_a_report_anew() -> None:
+    silent = {"judged": 0, "unusable": False}
+    assert not held_out._unheard({"judge": silent, "embedding": {"base": None, "unusable": False}})
+    assert held_out._unheard({"judge": None, "embedding": {"base": None, "unusable": True}})
+    assert held_out._unheard({"judge": silent | {"unusable": True}}) and not held_out._unheard({})

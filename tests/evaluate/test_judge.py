@@ -22,8 +22,9 @@ from ownchat.errors import ConfigError, UserError
 from ownchat.evaluate import embedding, judge
 from ownchat.evaluate.held_out import measure
 from ownchat.evaluate.scores import proportion
+from ownchat.generate.answering import Answered
 
-Rule = Callable[[str, dict[str, Any]], Any]  # path and body of a request -> the reply; a status where it is a number
+Rule = Callable[[str, dict[str, Any]], Any]  # path and body -> the reply; a status; a status and the error's words
 
 
 @contextmanager
@@ -43,8 +44,12 @@ def serving(rule: Rule) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             self.reply(rule(self.path, body))
 
         def reply(self, contents: Any) -> None:
-            status = contents if isinstance(contents, int) else 200
-            data = json.dumps({"error": {"message": "no"}} if status != 200 else contents).encode()
+            status, words = 200, "no"
+            if isinstance(contents, int):
+                status = contents
+            elif isinstance(contents, tuple):
+                status, words = contents
+            data = json.dumps({"error": {"message": words}} if status != 200 else contents).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(data)))
@@ -143,12 +148,48 @@ def test_one_pair_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
     assert "1 of 6 pairs: the server answers with error 400" in judge.note(found, error)
 
 
+@pytest.mark.parametrize("words", ["this is longer than the context of the model", "no"])
+def test_a_first_pair_that_is_refused_does_not_end_the_judging(monkeypatch: pytest.MonkeyPatch, words: str):
+    """Too long, or withheld by a filter: both orders of the first pair fail, and the others are asked all the same."""
+    monkeypatch.setattr(judge, "RETRIES", 0)
+
+    def refuses_the_first(path: str, body: dict[str, Any]) -> Any:
+        return (400, words) if "parcel 0" in body["messages"][0]["content"] else longer(path, body)
+
+    with serving(refuses_the_first) as (url, _):
+        found, error = judge.judge({"url": url}, ASKED, BASE, TUNED)
+    assert (found.judged, found.failed, found.unusable) == (5, 1, False) and error is not None
+
+
+def test_a_judge_that_withholds_everything_is_left_after_a_part_and_was_usable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(judge, "RETRIES", 0)
+    withheld = said("") | {"choices": [said("")["choices"][0] | {"finish_reason": "content_filter"}]}
+    many = [question(at) for at in range(30)]
+    with serving(lambda *_: withheld) as (url, bodies):
+        found, error = judge.judge({"url": url, "model": "m"}, many, ["a"] * 30, ["b"] * 30)
+    assert (found.judged, found.failed, found.unusable) == (0, 30, False) and "withheld" in str(error)
+    assert len(bodies) == judge.FIRST + judge.PART
+
+
+def test_unclear_replies_are_asked_again_though_others_failed():
+    def ask(prompts):
+        text = [messages[0]["content"] for messages in prompts]
+        return [
+            Answered("", 0, 0, 0, "no") if one == "bad" else Answered("B" if len(turns) > 1 else "well", 0, 0, 0)
+            for one, turns in zip(text, prompts, strict=True)
+        ]
+
+    prompts = [[{"role": "user", "content": text}] for text in ["good"] * 2 + ["bad"] * judge.PART + ["good"]]
+    verdicts, error, unusable = judge.ask_verdicts(ask, prompts)
+    assert verdicts[:2] == ["B", "B"] and set(verdicts[2:]) == {None} and error == "no" and not unusable
+
+
 def test_a_judge_that_is_down_costs_one_question_and_no_run(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(judge, "RETRIES", 0)
     with serving(longer) as (url, _):
         pass
     found, error = judge.judge({"url": url}, ASKED, BASE, TUNED)
-    assert (found.judged, found.failed, found.model) == (0, 6, url)
+    assert (found.judged, found.failed, found.model, found.unusable) == (0, 6, url, True)
     assert "cannot be reached" in judge.note(found, error)
 
 
@@ -162,7 +203,7 @@ def test_a_slow_judge_is_left_after_the_first_pair(monkeypatch: pytest.MonkeyPat
 
     with serving(slow) as (url, bodies):
         found, error = judge.judge({"url": url, "model": "m"}, ASKED, BASE, TUNED)
-        assert (found.judged, found.failed) == (0, 6) and len(bodies) <= 2
+        assert (found.judged, found.failed, found.unusable) == (0, 6, True) and len(bodies) <= 2
     assert error is not None and "no answer within" in error
 
 
@@ -230,17 +271,33 @@ def test_embeddings_that_fail_are_counted_and_not_invented(monkeypatch: pytest.M
         with serving(rule) as (url, _):
             found, error = embedding.embedding({"url": url}, REFERENCES, REFERENCES, REFERENCES, GROUPS)
         assert found.failed == 6 and found.base is found.tuned is found.difference is None
-        assert words in embedding.note(found, error, 6)
+        assert words in embedding.note(found, error, 6) and not found.unusable
     found, error = embedding.embedding({"url": url, "model": "e"}, REFERENCES, REFERENCES, REFERENCES, GROUPS)
-    assert found.failed == 6 and "cannot be reached" in error
+    assert found.failed == 6 and found.unusable and "cannot be reached" in error
 
 
-def test_a_part_that_fails_leaves_the_parts_before(monkeypatch: pytest.MonkeyPatch):
+def test_one_text_that_is_refused_costs_its_question_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embedding, "RETRIES", 0)
+    monkeypatch.setattr(embedding, "PART", 4)
+    seen: list[int] = []
+    with serving(lambda path, body: 413 if "hij" in body["input"] else directions(path, body)) as (url, bodies):
+        found, error = embedding.embedding(
+            {"url": url, "model": "e"}, REFERENCES, REFERENCES, REFERENCES, GROUPS, draws=100, progress=seen.append
+        )
+    assert found.failed == 1 and found.tuned.value == pytest.approx(1) and not found.unusable
+    assert "413" in error and sum(seen) == 6
+    assert len(bodies) == 1 + 4 + 1, "the part with it one by one, the next one whole"
+
+
+def test_a_part_that_fails_whole_is_the_last_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(embedding, "RETRIES", 0)
     monkeypatch.setattr(embedding, "PART", 2)
-    with serving(lambda path, body: 500 if "hij" in body["input"] else directions(path, body)) as (url, _):
-        found, _ = embedding.embedding({"url": url}, REFERENCES, REFERENCES, REFERENCES, GROUPS, draws=100)
-    assert found.failed == 4 and found.tuned.value == pytest.approx(1)
+    bad = {"hij", "aab"}
+    with serving(lambda path, body: 500 if bad & {*body["input"]} else directions(path, body)) as (url, bodies):
+        found, _ = embedding.embedding(
+            {"url": url, "model": "e"}, REFERENCES, REFERENCES, REFERENCES, GROUPS, draws=100
+        )
+    assert found.failed == 4 and found.tuned.value == pytest.approx(1) and len(bodies) == 4
 
 
 # --------------------------------------------------------------------------------------------------- in a whole run

@@ -118,6 +118,17 @@ def test_the_best_system_text_is_found_and_the_plain_prompt_has_none() -> None:
     assert all(turn["role"] != "system" for turns in plain.seen for turn in turns)
 
 
+def test_one_system_text_of_the_data_is_in_the_prompt_that_is_chosen() -> None:
+    def rule(turns: list[dict]) -> str:
+        known = turns[0]["content"].strip() == "You sell {things}."
+        return f"{turns[-1]['content'].split()[2].title()}s are fine here." if known else "Well, hello there!"
+
+    train = [conversation(number, system="You sell {things}.") for number in range(60)]
+    prompt, value, what = PromptSearch(Parrot(rule), train, "chrf").system()
+    assert (prompt, value) == (Prompt("You sell {things}."), pytest.approx(100.0))
+    assert what == "the system text of the data"
+
+
 def test_a_template_that_refuses_system_texts_leaves_the_rest() -> None:
     def refuses(prompts: Sequence[Sequence[dict]]) -> list[Answered]:
         if any(turns[0]["role"] == "system" for turns in prompts):
@@ -125,8 +136,15 @@ def test_a_template_that_refuses_system_texts_leaves_the_rest() -> None:
         return [answered("x") for _ in prompts]
 
     search = PromptSearch(refuses, TRAIN, "chrf")
-    assert search.system()[:2] == (PLAIN, None)
+    assert search.system() == (PLAIN, None, "no system role here")
     assert search.on_train(PLAIN) is not None
+
+
+def test_texts_that_do_not_fit_are_not_called_refused() -> None:
+    def short(prompts: Sequence[Sequence[dict]]) -> list[Answered]:
+        return [Answered("", 0, 0, 0, "do not fit") if len(turns) > 1 else answered("x") for turns in prompts]
+
+    assert PromptSearch(short, TRAIN, "chrf").system() == (PLAIN, None, "do not fit")
 
 
 def test_too_few_rows_to_choose_on() -> None:
@@ -248,3 +266,48 @@ def test_few_rows_say_that_they_are_few() -> None:
     assert "of 1 group " in advise([rung("plain prompt", HALF), rung("LoRA", ALL, "trained")], one_group, "exact").text
     never = Rung("LoRA", "trained", None, "not trained")
     assert "nothing to compare" in advise([rung("plain prompt", HALF), never], ROWS, "exact").text
+
+
+def only(rung: Rung, answered: int) -> Rung:
+    """The rung with an answer to the first rows only."""
+    answers = tuple(one if at < answered else Answered("", 0, 0, 0, "429") for at, one in enumerate(rung.answers or ()))
+    return replace(rung, answers=answers)
+
+
+@pytest.mark.parametrize("count", [1, 9, 19])
+def test_a_rung_that_answered_few_rows_is_left_out_and_named(count: int) -> None:
+    rungs = [rung("plain prompt", [False] * 40, chosen=1.0), rung("LoRA", HALF, "trained")]
+    server = only(rung("big", ALL, "server"), count)
+    said = advise([*rungs, server], ROWS, "exact")
+    assert said.rung == "LoRA" and said.text.endswith(f"left out, too few rows were answered: big ({count} of 40)")
+    assert advise([*rungs, only(server, 0)], ROWS, "exact") == advise(rungs, ROWS, "exact")
+    assert advise([*rungs, only(rung("big", ALL, "server"), 20)], ROWS, "exact").rung == "big"
+    said = advise([rungs[0], server], ROWS, "exact")
+    assert said.rung is None and "fewer than two rungs answered enough rows" in said.text
+
+
+def test_rungs_that_answered_other_rows_are_not_called_as_good() -> None:
+    plain, lora = rung("plain prompt", ALL, chosen=1.0), rung("LoRA", ALL, "trained")
+    late = tuple(one if at >= 20 else Answered("", 0, 0, 0, "long") for at, one in enumerate(lora.answers or ()))
+    said = advise([only(plain, 20), replace(lora, answers=late)], ROWS, "exact")
+    assert said.rung is None and "too few of the same rows" in said.text
+
+
+def test_beats_is_said_of_an_interval_above_zero_alone() -> None:
+    plain = rung("plain prompt", [at < 20 for at in range(40)], chosen=1.0)
+    lora = rung("LoRA", [at >= 17 for at in range(40)], "trained")  # 3 better, by a wide interval
+    server = rung("big", [at < 20 or at >= 34 for at in range(40)], "server")  # 6 better, on other rows
+    assert paired(plain, server, ROWS, "exact").low > 0
+    assert paired(plain, lora, ROWS, "exact").low < 0 and paired(lora, server, ROWS, "exact").low < 0
+    said = advise([plain, lora, server], ROWS, "exact")
+    assert said.rung is None and "40 questions cannot tell the plain prompt from LoRA" in said.text
+
+
+def test_a_tie_with_the_best_is_not_said_of_another_that_is_better() -> None:
+    plain = rung("plain prompt", [at < 20 for at in range(40)], chosen=1.0)
+    lora = rung("LoRA", [at < 26 for at in range(40)], "trained")
+    server = rung("big", [at >= 11 for at in range(40)], "server")
+    assert paired(plain, server, ROWS, "exact").low < 0 < paired(plain, lora, ROWS, "exact").low
+    assert paired(lora, server, ROWS, "exact").value > 0, "the best one is the server"
+    said = advise([plain, lora, server], ROWS, "exact")
+    assert said.rung == "LoRA" and said.text.startswith("train: LoRA beats the best prompt by 15.0")

@@ -8,10 +8,11 @@ import pytest
 
 from ownchat.config import Config, load_config, to_yaml
 from ownchat.data.ledger import Ledger
-from ownchat.evaluate import charts
+from ownchat.evaluate import charts, gates
 from ownchat.evaluate.page import ledger_tables, parse_settings
 from ownchat.evaluate.page import render_report as page
 from ownchat.evaluate.report import conditions, ledger_totals
+from ownchat.evaluate.summary import summary
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "circle", "line", "path", "use", "rect"}
 
@@ -172,6 +173,15 @@ def test_settings_are_read_back_from_what_the_configuration_writes():
     assert rows["evaluate.draws"]["value"] == str(Config().evaluate.draws)
 
 
+def test_the_page_names_neither_private_words_nor_a_home(report, metrics):
+    home = Path.home()
+    sets = ["clean.private_deny=[Zebulon Quirk, Ann Otherwise]", f"model.base={home}/models/small", "train.epochs=2"]
+    config, origins = load_config(sets=sets)
+    text = page(report, metrics, to_yaml(config, origins))
+    assert "Zebulon" not in text and "2 entries" in text
+    assert "~/models/small" in text and f"{home}/models" not in text
+
+
 @pytest.mark.parametrize("key", ["cpu", "cores", "torch", "transformers", "ownchat", "commit", "date"])
 def test_conditions_are_named(key):
     found = conditions()
@@ -275,3 +285,15 @@ def test_private_data_is_counted_from_the_ledger(tmp_path: Path):
     assert private_data(tmp_path) == {"places": 4, "by_type": {"person": 3, "email": 1}, "records": 2}
     manifest.write_text('{"config": {"clean": {"private_types": [], "private_deny": []}}}')
     assert private_data(tmp_path) is None
+
+
+def test_an_untrained_base_without_answers_has_dashes(full_report, metrics, settings):
+    held_out = full_report["held_out"] | {"from_nothing": True}
+    for side in ("base", "difference"):
+        held_out[side] |= dict.fromkeys(("chrf", "rouge_l", "exact"))
+        held_out["labels"][side] = {"accuracy": None, "macro_f1": None, "confusion": None}
+    report = full_report | {"held_out": held_out}
+    text = page(report, metrics, settings)
+    assert text.count("Confusion table of the") == 1 and "names the right label" not in text
+    assert "27.1" in text and "27.1" in summary(report)
+    assert not gates.check(gates.parse(["chrf better", "accuracy better"]), held_out)["passed"]

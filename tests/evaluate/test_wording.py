@@ -48,6 +48,15 @@ def test_few_groups_are_only_a_hint(report):
     assert "hint" not in wording.verdict(report["held_out"])
 
 
+def test_answers_of_few_groups_are_told_apart_from_the_records(report, full_report):
+    verdict = wording.verdict(report["held_out"] | {"answer_groups": 1})
+    assert "nothing can be said" in verdict and "came closer" not in verdict
+    full_report["held_out"]["answer_groups"] = 1
+    assert "right label" not in wording.verdict(full_report["held_out"])
+    verdict = wording.verdict(report["held_out"] | {"answer_groups": 4})
+    assert "came closer" in verdict and "of 4 groups only" in verdict
+
+
 def test_answers_that_moved_away_or_nowhere_are_named(report):
     report["held_out"]["difference"]["chrf"] = {"value": -4.0, "low": -6.0, "high": -1.0}
     assert "moved away" in wording.verdict(report["held_out"])

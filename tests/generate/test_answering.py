@@ -63,6 +63,20 @@ def test_sampled_answers_are_those_of_the_engine(engine: HfEngine) -> None:
     assert answer.text == "".join(delta.text for delta in deltas).strip()
 
 
+def test_a_prompt_that_the_template_refuses_does_not_lose_the_others(
+    engine: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    monkeypatch.setattr(engine.tokenizer, "chat_template", template + engine.tokenizer.chat_template)
+    first, second = asked("hello", "pump")
+    seen: list[int] = []
+    prompts = [first, [{"role": "system", "content": "Be brief."}, *second], second]
+    answers = answer_all(engine, prompts, max_tokens=8, progress=seen.append)
+    assert answers[0].completion_tokens > 0 and answers[2].completion_tokens > 0 and sum(seen) == 3
+    assert "no system role" in str(answers[1].error)
+    assert answers[1] == Answered("", 0.0, 0, 0, answers[1].error)
+
+
 def test_batches_hold_every_row_once_within_the_bound() -> None:
     lengths = {row: 1 + 37 * row % 211 for row in range(100)}
     made = batches(lengths, tokens=600, rows=8)
@@ -103,17 +117,20 @@ def test_what_a_server_does_not_answer_is_counted_and_not_invented(server: OpenA
 
 def test_a_server_that_is_not_there(server: OpenAIServer) -> None:
     answers = answer_all(OpenAIEngine("http://127.0.0.1:9/v1", retries=0), asked("a", "b"), max_tokens=8)
-    assert answers == [Answered("", 0.0, 0, 0, "the server cannot be reached")] * 2
+    assert answers == [Answered("", 0.0, 0, 0, "the server cannot be reached", unusable=True)] * 2
 
 
 def test_answers_are_remembered_and_failures_are_not(tmp_path: Path) -> None:
     calls: list[str] = []
 
-    def answer(prompts):
+    def answer(prompts, arrived):
         calls.extend(prompt[0]["content"] for prompt in prompts)
         down = len(calls) < 4
         texts = [prompt[0]["content"] for prompt in prompts]
-        return [Answered("", 0, 0, 0, "no") if down and text == "b" else Answered(text, 1, 2, 3) for text in texts]
+        made = [Answered("", 0, 0, 0, "no") if down and text == "b" else Answered(text, 1, 2, 3) for text in texts]
+        for row, one in enumerate(made):
+            arrived(row, one)
+        return made
 
     file = tmp_path / "kept" / "answers.jsonl"
     ask = remembered(answer, file, "model 1")
@@ -128,3 +145,28 @@ def test_answers_are_remembered_and_failures_are_not(tmp_path: Path) -> None:
     assert calls[-1] == "a", "another model is asked"
     assert [one.text for one in ask(asked("a", "b", "c"))] == ["a", "b", "c"] and len(calls) == 5
     assert oct(file.stat().st_mode)[-3:] == "600" and len(file.read_text().splitlines()) == 5
+
+
+def test_what_was_answered_before_an_interrupt_is_kept(server: OpenAIServer, engine: HfEngine, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    left = [31]
+
+    def stop(count: int) -> None:
+        left[0] -= count
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    prompts = asked(*map(str, range(32)))
+    behind = OpenAIEngine(server.url, "m")
+    ask = remembered(
+        lambda todo, arrived: answer_all(behind, todo, max_tokens=8, at_once=1, progress=stop, arrived=arrived),
+        file,
+        "model 1",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        ask(prompts)
+    assert len(file.read_text().splitlines()) == 31
+    assert [one.text for one in ask(prompts)] == list(map(str, range(32)))
+    assert len(file.read_text().splitlines()) == 32
+    here = remembered(lambda todo, arrived: answer_all(engine, todo, max_tokens=2, arrived=arrived), file, "model 2")
+    assert here(prompts[:3]) == here(prompts[:3]), "batches of this process are kept, too"

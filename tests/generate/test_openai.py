@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from openai_server import OpenAIServer
 
 from ownchat.errors import UserError
 from ownchat.generate.engine import Delta, Request, Sampling, Usage
-from ownchat.generate.openai import NOT_OPENAI, OpenAIEngine, Unusable, is_url, parse_model
+from ownchat.generate.openai import NOT_OPENAI, READER, OpenAIEngine, Unusable, is_url, parse_model
 
 HELLO = [{"role": "user", "content": "where is my parcel", "weight": None, "time": None}]
 
@@ -101,8 +102,9 @@ def test_busy_servers_are_asked_again(server: OpenAIServer) -> None:
     assert OpenAIEngine(server.url, "small").complete(Request(messages=HELLO)).text == "WHERE IS MY PARCEL"
     assert len(server.requests) == 4
     server.plan = [429, 429]
-    with pytest.raises(UserError, match="429"):
+    with pytest.raises(UserError, match="429") as error:
         OpenAIEngine(server.url, "small", retries=1).complete(Request(messages=HELLO))
+    assert "kept" not in error.value.fix, "the engine keeps nothing"
 
 
 @pytest.mark.parametrize("what", ["drop", "nonsense", "html"])
@@ -150,6 +152,30 @@ def test_an_answer_that_ends_in_the_middle_is_an_error(server: OpenAIServer, wha
     assert seen == "WHERE"
 
 
+@pytest.mark.parametrize(
+    "page", [(b"<html>Welcome</html>", "text/html"), (b'["small"]', "application/json"), (b"{", "application/json")]
+)
+def test_a_page_in_the_place_of_the_models_is_no_server(server: OpenAIServer, page: tuple[bytes, str]) -> None:
+    server.page = page
+    with pytest.raises(Unusable, match=NOT_OPENAI) as error:
+        OpenAIEngine(server.url, retries=0).complete(Request(messages=HELLO))
+    assert error.value.where == server.url and not server.requests
+
+
+def test_an_answer_in_parts_is_their_text(server: OpenAIServer) -> None:
+    engine = OpenAIEngine(server.url, "small", retries=0)
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "On its "}, {"type": "text", "text": "way"}]
+    server.plan = [{"choices": [{"message": {"role": "assistant", "content": content}}]} for content in (parts, None)]
+    assert [engine.complete(Request(messages=HELLO)).text for _ in range(2)] == ["On its way", ""]
+
+
+@pytest.mark.parametrize("message", ["hi", {"content": 5}, {"content": ["hi"]}, {"content": [{"type": "text"}]}])
+def test_an_answer_that_is_no_text_is_an_error_and_not_an_empty_answer(server: OpenAIServer, message: object) -> None:
+    server.plan = [{"choices": [{"message": message}]}]
+    with pytest.raises(UserError, match=NOT_OPENAI):
+        OpenAIEngine(server.url, "small", retries=0).complete(Request(messages=HELLO))
+
+
 def test_nobody_at_the_address_and_no_address() -> None:
     with pytest.raises(Unusable, match="cannot be reached"):
         ask(OpenAIEngine("http://127.0.0.1:9/v1", "m", retries=0))
@@ -194,6 +220,26 @@ def test_cancel_hangs_up_while_the_server_thinks(server: OpenAIServer) -> None:
     assert next(deltas, None) is None
     assert server.left.wait(30), "the server was told"
     assert not server.release.is_set()
+
+
+def test_cancel_hangs_up_before_the_answer_begins_and_nothing_is_asked_again(server: OpenAIServer) -> None:
+    server.plan = ["mute"]
+    cancel = threading.Event()
+    deltas = OpenAIEngine(server.url, "small").stream(Request(messages=HELLO), cancel)
+
+    def once_asked() -> None:
+        while not server.requests:
+            time.sleep(0.01)
+        cancel.set()
+
+    threading.Thread(target=once_asked, daemon=True).start()
+    assert next(deltas).finish_reason == "cancelled" and next(deltas, None) is None
+    readers = [thread for thread in threading.enumerate() if thread.name == READER]
+    for thread in readers:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in readers)
+    assert server.left.wait(30), "the server was told"
+    assert len(server.requests) == 1 and not server.release.is_set()
 
 
 def test_leaving_early_hangs_up_and_the_next_answer_is_whole(server: OpenAIServer) -> None:

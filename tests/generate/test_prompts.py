@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ownchat.errors import ConfigError
-from ownchat.generate.prompt_text import MOST_CHARS, check_template, escape, render
+from ownchat.generate.prompt_text import MOST_CHARS, check_template, escape, render, used_variables
 from ownchat.generate.prompts import (
     Prompt,
     apply,
@@ -106,8 +106,43 @@ def test_templates_only_substitute(text: str) -> None:
 
 
 def test_texts_are_bounded() -> None:
-    with pytest.raises(ConfigError, match="characters are too many"):
-        render("{{a}}{{a}}", {"a": "x" * (MOST_CHARS // 2 + 1)})
+    made = 0
+
+    class Counted(str):
+        def __str__(self) -> str:
+            nonlocal made
+            made += 1
+            return "x" * (MOST_CHARS // 2 + 1)
+
+    with pytest.raises(ConfigError, match="more than 200,000 characters"):
+        render("{{a}}" * 1000, {"a": Counted("x")})
+    assert made == 2, "what is too much is never made"
+    half = {"a": "x" * (MOST_CHARS // 2)}
+    assert len(render("{{a}}{{a}}", half)) == MOST_CHARS
+    with pytest.raises(ConfigError, match="examples of more than"):
+        apply(Prompt(None, (("{{a}}", "{{a}}"),) * 50, variables=half), ASKED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ " + "not " * 20_000 + "a }}",
+        "{{ " + "not " * 200 + "a }}",
+        "{% if a %}" * 5_000 + "{% endif %}" * 5_000,
+        "{{ a" + "|lower" * 20_000 + " }}",
+    ],
+)
+def test_texts_that_are_nested_deeply_are_refused(text: str) -> None:
+    for function in (check_template, used_variables):
+        with pytest.raises(ConfigError, match="nested too deeply"):
+            function(text)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        render(text, {"a": "x"})
+
+
+def test_texts_of_some_levels_are_made() -> None:
+    text = "{% if a %}" * 10 + "{{ " + "not " * 20 + "a }}" + "{% endif %}" * 10 + "{{ a }}" * 500
+    assert render(text, {"a": "x"}) == "True" + "x" * 500
 
 
 @pytest.mark.parametrize(
@@ -176,6 +211,12 @@ def test_files_are_for_people() -> None:
     )  # fmt: skip
 
 
+def test_no_system_text_is_not_that_of_the_conversation(tmp_path: Path) -> None:
+    for system in ("", None):
+        (tmp_path / "p.yaml").write_text(to_yaml(Prompt(system, retrieve=4)))
+        assert read(tmp_path / "p.yaml") == Prompt(system, retrieve=4)
+
+
 def test_a_file_has_a_separator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text("system: From a file.\nretrieve: 2\n")
     assert load(tmp_path / "mine.yaml").system == "From a file."
@@ -242,6 +283,9 @@ def test_what_is_not_there_is_said_with_the_nearest() -> None:
         ("system: a\nparameters: {stop: [1]}\n", "stop must be"),
         ("system: '{{ a'\n", "line 1 of the text"),
         ("system: |\n  fine\n  {{ a.b }}\n", "line 2 of the text"),
+        ("system: a\nvariables: {a: 0x" + "f" * 5000 + "}\n", "variable a must be a text"),
+        ("system: a\nnote: [b]\n", "note must be a text"),
+        ("system: &a b\nnote: *a\n", "line 2: an alias"),
         ("when: 2026-02-31\nsystem: a\n", "not readable"),
     ],
 )
@@ -265,6 +309,6 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read(tmp_path / "folder.yaml")
     bomb = "a: &a [x, x]\n" + "".join(f"{k}: &{k} [{', '.join([f'*{j}'] * 9)}]\n" for j, k in pairwise("abcdefghi"))
     (tmp_path / "bomb.yaml").write_text(bomb + "system: *i\n")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="line 2: an alias"):
         read(tmp_path / "bomb.yaml")
     os.truncate(tmp_path / "large.yaml", 0)

@@ -127,8 +127,9 @@ def test_what_was_paid_for_is_kept(server, tmp_path):
     whole = list(synthesize(DOCUMENTS, ask_url(server.url, "m"), 2))
     server.requests.clear()
     server.plan = [200, 200, 401]
-    with pytest.raises(UserError, match="refuses the key"):
+    with pytest.raises(UserError, match="refuses the key") as error:
         list(synthesize(DOCUMENTS, ask_url(server.url, "m", retries=0), 2, cache=cache))
+    assert "what was answered is kept" in error.value.fix
     assert len(server.requests) == 2
     with open(cache, "a") as file:
         file.write('{"key": "half a li')

@@ -12,13 +12,16 @@ from typing import Any
 
 class OpenAIServer(ThreadingHTTPServer):
     """``plan`` says what becomes of the next requests: a status, or ``drop`` (ends in the middle), ``nonsense``,
-    ``html``, ``silent`` (begins, then nothing until ``release``), ``filtered``, ``failing`` (an error in the stream);
-    200 when it is empty. ``refuse``: parameters that are answered with 400. ``answer``: messages to a reply."""
+    ``html``, ``silent`` (begins, then nothing until ``release``), ``mute`` (nothing at all until then), ``filtered``,
+    ``failing`` (an error in the stream), or the whole reply; 200 when it is empty. ``page``: what every GET answers,
+    with its content type, in the place of the models. ``refuse``: parameters that are answered with 400. ``answer``:
+    messages to a reply."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        self.plan: list[int | str] = []
+        self.plan: list[int | str | dict[str, Any]] = []
+        self.page: tuple[bytes, str] | None = None
         self.refuse: dict[str, str] = {}
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
@@ -52,8 +55,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.keys.append(self.headers["Authorization"])
+        if self.server.page is not None:
+            return self._send(200, *self.server.page)
         listed = [{"id": name, "object": "model", "created": 1, "owned_by": "us"} for name in self.server.models]
-        self._json(200, {"object": "list", "data": listed})
+        return self._json(200, {"object": "list", "data": listed})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -65,6 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(400 if what == 413 else what, words)
         elif found := next((name for name in self.server.refuse if name in body), None):
             self._error(400, f"Unsupported parameter: '{found}' is not supported. {self.server.refuse[found]}", found)
+        elif isinstance(what, dict):
+            self._json(200, what)
+        elif what == "mute":
+            self._wait()
         elif what == "html":
             self._send(200, b"<html>hello</html>", "text/html")
         elif what == "nonsense":
@@ -93,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         written = len(text.split())
         return {"usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}}
 
-    def _stream(self, body: dict[str, Any], what: int | str) -> None:
+    def _stream(self, body: dict[str, Any], what: int | str | dict[str, Any]) -> None:
         text = self.server.answer(body["messages"])
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")

@@ -156,6 +156,58 @@ def test_advice_prefers_what_is_better_and_promoted() -> None:
     assert "cannot be told apart" in comparing.recommend(found.runs, same)["text"]
 
 
+def advise(promoted: list[bool | None], found: list[tuple[str, str, float]]) -> comparing.Comparison:
+    """Of runs a, b, ...: whether they are promoted; and of all but the first its verdict, measure and difference; the
+    first has a loss of 4 and 1 bit per byte."""
+    good = comparing.compare(["bad", "good"])
+    names = "abc"[: len(promoted)]
+    runs = tuple(
+        replace(good.runs[0], name=name, called=name, promoted=met) for name, met in zip(names, promoted, strict=True)
+    )
+    pairs: dict[str, dict | str] = {}
+    for name, (verdict, measure, value) in zip(names[1:], found, strict=True):
+        first = {"value": 4.0 if measure == "loss" else 1.0}
+        difference = {"value": value, "low": value - 0.05, "high": value + 0.05}
+        pairs[name] = dict(good.paired["good"]) | {  # type: ignore[arg-type]
+            "verdict": verdict, "measure": measure, "difference": difference, "first": first | {"low": 1.0, "high": 4.0}
+        }  # fmt: skip
+    return comparing.Comparison(runs, {}, pairs, comparing.recommend(runs, pairs))
+
+
+def test_advice_compares_parts_where_units_differ() -> None:
+    """A loss that falls by 0.4 of 4 is a tenth, bits per byte that fall by 0.3 of 1 are more; each has its scale."""
+    found = advise([None] * 3, [("better", "loss", -0.4), ("better", "bits_per_byte", -0.3)])
+    assert found.recommendation["run"] == "c"
+    page = render_comparison(found)
+    assert "c is better than a" in page
+    alone = render_comparison(advise([None] * 2, [("better", "loss", -0.4)]))
+    drawn = re.findall(r'<td class="wide">(<svg class="whiskers".*?</svg>)', page)
+    assert re.findall(r'<td class="wide">(<svg class="whiskers".*?</svg>)', alone)[0] == drawn[0]
+
+
+def test_advice_looks_at_requirements_before_it_chooses() -> None:
+    better, equal = ("better", "loss", -0.4), ("no clear difference", "loss", -0.01)
+    found = advise([None, False, None], [better, ("better", "loss", -0.2)])
+    assert found.recommendation["text"] == "Use c. b has better figures, but does not meet its requirements."
+    assert "c is better than a" in render_comparison(found)
+    found = advise([True, False], [better])
+    assert found.recommendation["run"] == "a" and found.recommendation["command"] == "ownchat chat a"
+    assert "b is better than a, but does not meet its requirements" in render_comparison(found)
+    found = advise([False, True], [equal])
+    assert found.recommendation["run"] == "b"
+    text = advise([False, None], [equal]).recommendation["text"]
+    assert text.startswith("a does not meet its requirements, and none of the others is better")
+
+
+def test_private_words_and_the_home_stay_off_what_is_handed_on() -> None:
+    found = comparing.compare(["good", "begun"])
+    differing = {"clean.private_deny": [["Zebulon Quirk"], []], "model.base": [f"{Path.home()}/models/a", "starter"]}
+    found = replace(found, differing=differing)
+    for text in ("\n".join(comparing.lines(found)), render_comparison(found)):
+        assert "Zebulon" not in text and "1 entry" in text
+        assert "~/models/a" in text and f"{Path.home()}/models" not in text
+
+
 def test_scores_hold_no_text(home: Path) -> None:
     content = json.loads((home / "runs" / "good" / "6-report" / SCORES).read_text())
     assert set(content) == {"ids", "groups", "tokens", "num_bytes", "nll"}

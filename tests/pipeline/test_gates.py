@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,27 @@ def test_it_is_exported_with_force_only(done):
         exporting.export("faq", "gguf", kind="nothing", force=True)
     assert "promoted" not in str(further.value)
     assert program("export", "faq").returncode == 2
+
+
+def test_measured_again_with_other_requirements_they_are_those_of_the_run(done, root):
+    run = root / "home" / "runs" / "faq"
+    before = load_config(run / "config.yaml")[0]
+    again = program("evaluate", "faq", "--set", "evaluate.require=[chrf at least 98]", "--set", "evaluate.answers=3")
+    assert again.returncode == 1, again.stdout + again.stderr
+    text = (run / "config.yaml").read_text()
+    assert "  require: [chrf at least 98]  # given (--set)" in text and "  answers: 3  # given (--set)" in text
+    after = load_config(run / "config.yaml")[0]
+    assert after.model_copy(update={"evaluate": before.evaluate}) == before
+    assert "chrf at least 98" in parse_rows(run)["evaluate.require"]
+    assert program("evaluate", "faq").returncode == 1 and runs.not_promoted(run) is not None
+    assert (run / "config.yaml").read_text() == text
+
+
+def parse_rows(run: Path) -> dict[str, str]:
+    """The settings on the page."""
+    page = (run / "6-report" / "report.html").read_text()
+    rows = re.findall(r"<tr>\s*<t[hd][^>]*>(?:<code>)?([a-z]+\.[a-z_]+)(?:</code>)?</t[hd]>(.*?)</tr>", page, re.S)
+    return {key: re.sub("<[^>]*>", " ", value) for key, value in rows}
 
 
 def test_measured_again_with_requirements_that_it_meets(done, root):

@@ -19,6 +19,7 @@ from ownchat.errors import DataError, RunError, UserError
 from ownchat.model import starter
 from ownchat.pipeline import ladder as climbing
 from ownchat.pipeline import run as whole
+from ownchat.pipeline.ladder_prices import Prices
 from ownchat.pipeline.ladder_table import table
 from ownchat.pipeline.runs import find
 
@@ -64,7 +65,7 @@ def server() -> Iterator[OpenAIServer]:
 
 def test_every_rung_stands_on_the_same_rows(home: Path, server: OpenAIServer) -> None:
     said: list[str] = []
-    prices = climbing.Prices.read(["2"], ["0.5", f"{server.url}#large=10"], 0.36)
+    prices = Prices.read(["2"], ["0.5", f"{server.url}#large=10"], 0.36)
     model = f"{server.url}#large"
     found = climbing.ladder("inbox", models=[model], budget=24, prices=prices, say=said.append)
     run = home / "runs" / "inbox"
@@ -163,9 +164,23 @@ def test_mistakes(home: Path, tmp_path: Path) -> None:
         climbing.ladder("inbux", say=silent)
     with pytest.raises(UserError, match="no URL"):
         climbing.ladder("inbox", models=["localhost:8000"], say=silent)
-    for price in ("cheap", "-1", "m="):
+    for price in ("cheap", "-1", "m=", "nan", "m=inf"):
         with pytest.raises(UserError, match="no price"):
-            climbing.Prices.read([price], [], None)
+            Prices.read([price], ["1"], None)
+    with pytest.raises(UserError, match="no price"):
+        Prices.read([], [], float("nan"))
+    with pytest.raises(UserError, match="one is missing") as error:
+        Prices.read(["2"], [], None)
+    assert error.value.fix == "add --price-out"
+    model = "http://127.0.0.1:9/v1#m"
+    with pytest.raises(UserError, match="which is not asked") as error:
+        climbing.ladder("inbox", models=[model], prices=Prices.read([f"{model}m=2"], ["3"], None), say=silent)
+    assert "did you mean" in error.value.fix
+    prices = Prices.read(["http://127.0.0.1:9/v1#other=2"], ["3"], None)
+    with pytest.raises(UserError, match="one is missing") as error:
+        prices.check([model, "http://127.0.0.1:9/v1#other"])
+    assert error.value.where == model and "--price-in" in error.value.fix
+    Prices.read(["2"], [f"{model}=3"], None).check([model])
     run = shutil.copytree(home / "runs" / "inbox", home / "runs" / "nothing")
     config, origins = load_config(run / "config.yaml")
     changed = config.model_copy(update={"model": config.model.model_copy(update={"base": "scratch"})})

@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 
 from ownchat import artifacts
 from ownchat.cli import app
-from ownchat.config import Config, load_config
+from ownchat.config import Config, flatten, load_config, to_yaml, with_derived
 from ownchat.errors import ConfigError, RunError, UserError
 from ownchat.generate import prompts
 from ownchat.generate.openai import OpenAIEngine
 from ownchat.generate.prompts import Prompt
 from ownchat.pipeline import prompt_search
 from ownchat.pipeline import prompts as work
+from ownchat.pipeline.ladder_runs import given_settings
 from ownchat.pipeline.run import import_and_clean, run_for, train
 from ownchat.pipeline.system_prompt import with_prompt
 
@@ -37,6 +38,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.requests: list[dict] = []
         self.status = 200
+        self.broken = 0  # requests that are answered with 400
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -64,8 +66,9 @@ class Handler(BaseHTTPRequestHandler):
         reply = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"],
                  "choices": [{"index": 0, "message": said, "finish_reason": "stop"}],
                  "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}  # fmt: skip
-        content = json.dumps(reply if self.server.status == 200 else {"error": {"message": "no"}}).encode()
-        self.send_response(self.server.status)
+        status = 400 if len(self.server.requests) <= self.server.broken else self.server.status
+        content = json.dumps(reply if status == 200 else {"error": {"message": "no"}}).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Retry-After-Ms", "1")
@@ -95,7 +98,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def noise(words: int) -> str:  # so that rows about one thing resemble each other and still stand in all splits
         return " ".join("".join(draw.choices("bcdfgklmnprst", k=7)) for _ in range(words))
 
-    rows = "".join(f"What about {thing} {noise(12)}?,The {thing} is fine: {noise(4)}.\n" for thing in THINGS * 6)
+    rows = "".join(f"What about {thing} {noise(12)}?,The {thing} is fine: {noise(4)}.\n" for thing in THINGS * 12)
     (folder / "faq.csv").write_text("question,answer\n" + rows)
     return folder
 
@@ -140,6 +143,9 @@ def test_new_list_show_diff(tmp_path: Path) -> None:
     changed = ownchat("prompt", "diff", "notes@1", "notes@2")
     assert "-system: You help {{who}}." in changed and "+retrieve: 2" in changed
     assert "they say the same" in ownchat("prompt", "diff", "notes@2", "notes")
+    (tmp_path / "short.yaml").write_text("system: No line break at the end")
+    text, last = ownchat("prompt", "show", tmp_path / "short.yaml", "--json").splitlines()
+    assert text == "system: No line break at the end" and json.loads(last)["system"] == text[8:]
 
 
 def test_try_with_the_tiny_model_and_with_a_server(server: Server, tiny_model: Path) -> None:
@@ -168,9 +174,30 @@ def test_compare_on_held_out_rows(server: Server) -> None:
     assert len(found["samples"]) == 3 and text.count("right: The") == 3
     held_out = {row["messages"][0]["content"] for row in work.records_of("faq", "test")}
     assert {request["messages"][-1]["content"] for request in server.requests} <= held_out
-    again = prompt_search.compare(("versus@1", "versus@1"), run="faq", model=server.model, rows=2)
-    assert again.rows == 2 and again.difference is not None and again.difference.value == 0
+    again = prompt_search.compare(("versus@1", "versus@1"), run="faq", model=server.model)
+    assert again.rows >= 10 and again.difference is not None and again.difference.value == 0
     assert "No difference" in again.verdict
+    few = prompt_search.compare(("versus@1", "versus@2"), run="faq", model=server.model, rows=1)
+    assert few.difference is not None and few.difference.low > 0
+    assert "Too few rows to tell versus@1 from versus@2: 1 row of 1 group" in few.verdict
+
+
+def test_compare_gives_variables_to_the_prompt_that_has_them(server: Server) -> None:
+    prompts.save(Prompt("Answer."), "fixed")
+    prompts.save(Prompt("Answer {{who}}.", variables={"who": "us"}), "open-to")
+    compared = ("prompt", "compare", "fixed", "open-to", "--run", "faq", "--model", server.model, "--rows", 2)
+    ownchat(*compared, "--var", "who=me")
+    assert [request["messages"][0]["content"] for request in server.requests[::2]] == ["Answer.", "Answer me."]
+    with pytest.raises(ConfigError, match='no variable "whom"') as error:
+        prompt_search.compare(("fixed", "open-to"), run="faq", variables={"whom": "x"})
+    assert error.value.fix == 'did you mean "who"?' and error.value.where == "fixed@1 and open-to@1"
+
+
+def test_compare_leaves_failed_rows_out_of_the_means(server: Server) -> None:
+    server.broken = 3
+    prompts.save(Prompt("Answer."), "flaky")
+    found = prompt_search.compare(("flaky", "flaky"), run="faq", model=server.model, rows=8)
+    assert found.failed[0] == 3 and found.prompt_tokens == (7.0, 7.0)
 
 
 def test_compare_with_the_base_of_the_run() -> None:
@@ -192,6 +219,15 @@ def test_optimise_keeps_the_best_as_a_new_version(server: Server) -> None:
     train = {row["messages"][0]["content"] for row in work.records_of("faq", "train")}
     sent = {turn["content"] for request in server.requests for turn in request["messages"] if turn["role"] == "user"}
     assert sent <= train, "nothing of the other splits is asked or shown"
+
+
+def test_a_file_does_not_become_a_version_of_another_prompt(tmp_path: Path, server: Server) -> None:
+    prompts.save(Prompt("Help with money."), "unrelated")
+    (tmp_path / "unrelated.yaml").write_text("system: Help.\n")
+    with pytest.raises(ConfigError, match='already a prompt "unrelated"') as error:
+        prompt_search.optimise(str(tmp_path / "unrelated.yaml"), run="faq", model=server.model)
+    assert "prompt new NAME --file" in error.value.fix and not server.requests
+    assert prompts.versions("unrelated") == [1]
 
 
 def test_a_proposer_behind_a_url(server: Server, tiny_model: Path) -> None:
@@ -293,6 +329,25 @@ def test_a_prompt_becomes_the_system_text() -> None:
     prompts.save(Prompt("For {{whom}}."), "open")
     with pytest.raises(ConfigError, match="no value for whom"):
         settings("generate.prompt=open")
+
+
+def test_a_run_is_asked_for_again_with_its_prompt_and_its_lines(tmp_path: Path) -> None:
+    prompts.save(Prompt("Be brief.\nSay # {{who}}.", variables={"who": "us"}), "again")
+    sets = ["generate.prompt=again", "train.epochs=2.0", 'generate.stop=["\\n\\n"]', "train.learning_rate=0.5"]
+    asked, origins = with_prompt(*load_config(sets=sets))
+    derived = {"train.batch_tokens": (77, "memory"), "train.block_tokens": (64, "what fits the memory")}
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(to_yaml(*with_derived(asked, origins, derived)))
+    found, origins = given_settings(run, **{"train.method": "full", "train.learning_rate": None})
+    values = flatten(asked) | {"train.method": "full", "train.learning_rate": None}
+    assert flatten(found) == values and origins["train.epochs"].startswith("given")
+    assert with_prompt(found, origins) == (found, origins)
+
+    old = "\n".join(line for line in to_yaml(asked, origins).split("\n") if not line.startswith("  system:"))
+    lines = "data:\n  system: 'Be brief.\n\n    Say # us.'  # given (flag)\n"
+    (run / "config.yaml").write_text(old.replace("data:\n", lines))
+    assert given_settings(run)[0].data.system == "Be brief.\nSay # us.", "as it was written before"
 
 
 @pytest.mark.slow

@@ -33,9 +33,10 @@ def ladder(
 ) -> None:
     """Is it better than a prompt? Prompts, training and other models on the same held-out questions."""
     from ownchat.pipeline import ladder as climbing
+    from ownchat.pipeline.ladder_prices import Prices
     from ownchat.pipeline.ladder_table import table
 
-    prices = climbing.Prices.read(price_in or (), price_out or (), price)
+    prices = Prices.read(price_in or (), price_out or (), price)
     found = climbing.ladder(
         name, rows=rows, models=model or (), full=full, budget=budget, prices=prices, say=typer.echo
     )  # fmt: skip

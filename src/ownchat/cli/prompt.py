@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,7 +63,8 @@ def list_(json: JsonOption = False) -> None:
     for one in kept:
         examples = one.examples + one.retrieve
         shown = f"{examples} example{'' if examples == 1 else 's'}, " if examples else ""
-        text = " ".join((one.system or "the conversation's own system text").split())
+        text = "the conversation's own system text" if one.system is None else " ".join(one.system.split())
+        text = text or "no system text"
         count = f"{len(one.versions)} version{'' if len(one.versions) == 1 else 's'}"
         typer.echo(printable(f"{one.name}  {count}  {shown}{_short(text)}"))
     if json:
@@ -78,7 +80,7 @@ def show(name: PromptArgument, json: JsonOption = False) -> None:
     from ownchat.pipeline import prompts as work
 
     text = work.text_of(name)
-    typer.echo(printable(text), nl=False)
+    typer.echo(printable(text), nl=not text.endswith("\n"))
     if json:
         print_json(asdict(prompts.load(name)))
 
@@ -183,9 +185,8 @@ def optimise(
     else:
         start = found.tried[0].prompt.label
         typer.echo(f"kept as {kept.label}; it was chosen on these questions, so see what it is worth on held-out rows:")
-        typer.echo(
-            f"  ownchat prompt compare {start} {kept.label} --run {run}" + (f" --model {model}" if model else "")
-        )
+        command = ["ownchat", "prompt", "compare", start, kept.label, "--run", run]
+        typer.echo(f"  {join([*command, '--model', model] if model else command)}")
     if json:
         print_json(work.as_json(found, kept, label))
 

@@ -184,9 +184,9 @@ def evaluate(
 
     if other := [text for text in set or () if not text.startswith("evaluate.")]:
         raise ConfigError(f'"{other[0]}" would change the model', where="--set", fix="only evaluate.* counts here")
-    settings, _ = load_config(artifacts.existing_run(name) / "config.yaml", sets=set or ())
+    settings, origins = load_config(artifacts.existing_run(name) / "config.yaml", sets=set or ())
     start = time.monotonic()
-    _show(run.evaluate(name, config=settings), start, as_json=json)
+    _show(run.evaluate(name, config=settings, origins=origins), start, as_json=json)
 
 
 def demo(set: SetOption = None, json: JsonOption = False) -> None:

@@ -116,10 +116,21 @@ def to_yaml(config: Config, origins: Origins) -> str:
     for section, values in config.model_dump().items():
         lines.append(f"{section}:")
         for key, value in values.items():
-            text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip()
+            text = yaml.dump(value, Dumper=_Lines, default_flow_style=True, allow_unicode=True, width=10**6).strip()
             text = text.removesuffix("\n...").strip()
             lines.append(f"  {key}: {text}  # {origins.get(f'{section}.{key}', 'default')}")
     return "\n".join(lines) + "\n"
+
+
+class _Lines(yaml.SafeDumper):
+    """A text with line breaks stays on its line, in double quotes."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if len(text.splitlines()) > 1 else None)
+
+
+_Lines.add_representer(str, _text)
 
 
 def options_page() -> str:

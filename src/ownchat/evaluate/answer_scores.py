@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from ownchat.evaluate.scores import Array, Interval, bootstrap, chrf, chrf_statistics, proportion, ratio
+from ownchat.evaluate.scores import Array, Interval, bootstrap, chrf, chrf_statistics, percentage, proportion
 
 Metric = Literal["chrf", "rouge_l", "exact", "accuracy"]
 
@@ -108,11 +108,6 @@ def percent(share: Interval | None) -> Interval | None:
     Interval(value=50.0, low=25.0, high=75.0)
     """
     return None if share is None else Interval(100 * share.value, 100 * share.low, 100 * share.high)
-
-
-def percentage(sums: Array) -> Array:
-    """Column 0 over column 1, in percent."""
-    return 100 * ratio(sums)
 
 
 # ------------------------------------------------------------------------------------------------- of one answer

@@ -69,7 +69,10 @@ def prompts_of(tokenizer: Any, item: Record, base_prompt: Prompt) -> list[list[i
     return [prompt_ids(tokenizer, bases, tools), prompt_ids(tokenizer, messages, tools)]
 
 
-def why_no_answers(items: Sequence[Record], most: int) -> str:
+def why_no_answers(items: Sequence[Record], most: int, too_long: int) -> str:
+    """``too_long``: questions that were passed over for it."""
+    if too_long:
+        return "chrF is missing: no question was short enough."
     if most == 0:
         return "chrF is missing: evaluate.answers is 0."
     if all(item["kind"] == "document" for item in items):

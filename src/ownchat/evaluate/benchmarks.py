@@ -21,6 +21,7 @@ import numpy as np
 from ownchat.artifacts import TRAIN, fingerprint, read_json, write_json
 from ownchat.errors import UserError, nearest, printable
 from ownchat.evaluate.scores import Interval, bootstrap
+from ownchat.evaluate.wording import FEW_GROUPS
 
 NAME = "benchmarks.json"  # beside a run's report
 INSTALL = 'pip install "ownchat[benchmarks]"'
@@ -79,7 +80,9 @@ def measure(models: Mapping[str, Path], settings: Settings) -> Benchmarks:
     results = {}
     for name, directory in models.items():
         results[name] = _with_smaller_batches(directory, found, settings)
-    return summarize({name: str(directory) for name, directory in models.items()}, results, settings)
+    return summarize(
+        {name: str(directory) for name, directory in models.items()}, results, settings, version("lm-eval")
+    )
 
 
 def measure_url(url: str, model: str, settings: Settings, *, tokenizer: Path | None = None) -> Benchmarks:
@@ -104,11 +107,13 @@ def measure_url(url: str, model: str, settings: Settings, *, tokenizer: Path | N
             fix="check the URL, the model's name and the server's log; without --chat its /completions has to give the "
             "probabilities of a prompt (echo and logprobs)",
         ) from error  # fmt: skip
-    return summarize({"model": f"{url}#{model}"}, {"model": result}, settings)
+    return summarize({"model": f"{url}#{model}"}, {"model": result}, settings, version("lm-eval"))
 
 
-def summarize(models: dict[str, str], results: Mapping[str, dict[str, Any]], settings: Settings) -> Benchmarks:
-    """Figures from what the harness returned for each model."""
+def summarize(
+    models: dict[str, str], results: Mapping[str, dict[str, Any]], settings: Settings, harness: str
+) -> Benchmarks:
+    """Figures from what the harness returned for each model; ``harness``: its version."""
     scores = {name: read_scores(result) for name, result in results.items()}
     any_result = next(iter(results.values()))
     figures = []
@@ -129,7 +134,7 @@ def summarize(models: dict[str, str], results: Mapping[str, dict[str, Any]], set
                 conditions=conditions,
             )
         )  # fmt: skip
-    return Benchmarks(version("lm-eval"), models, tuple(figures))
+    return Benchmarks(harness, models, tuple(figures))
 
 
 def read_scores(result: Mapping[str, Any]) -> dict[Key, tuple[float, float | None, Questions | None]]:
@@ -347,7 +352,9 @@ def _difference(figure: Figure) -> str:
     if found is None:
         return "-"
     said = "no clear difference"
-    if figure.higher_is_better is not None and (found.above(0) or found.below(0)):
+    if figure.questions is not None and figure.questions < FEW_GROUPS:
+        said = "too few questions to tell"
+    elif figure.higher_is_better is not None and (found.above(0) or found.below(0)):
         said = "better" if found.above(0) == figure.higher_is_better else "worse"
     return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {said}"
 

@@ -49,11 +49,11 @@ class Comparison:
 @dataclass(frozen=True)
 class Side:
     """What one model did. ``nll`` in nats, summed over each record's trained tokens with the end token; ``hits``: of
-    these tokens, those that it held for the likeliest; ``answers`` to the questions."""
+    these tokens, those that it held for the likeliest; ``answers`` to the questions, None where it was not asked."""
 
     nll: Array
     hits: Array
-    answers: Sequence[str]
+    answers: Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,14 @@ def compare(scored: Scored, *, draws: int = 1000, seed: int = 0) -> Comparison:
 
 
 def _of_answers(metric: Metric, scored: Scored, draws: int, seed: int) -> list[Interval | None]:
-    texts, groups = (scored.base.answers, scored.tuned.answers), scored.answer_groups
+    groups = scored.answer_groups
+    if scored.base.answers is None or scored.tuned.answers is None:
+        return [
+            None if side.answers is None
+            else score(metric, side.answers, scored.references, groups, draws=draws, seed=seed)
+            for side in (scored.base, scored.tuned)
+        ] + [None]  # fmt: skip
+    texts = (scored.base.answers, scored.tuned.answers)
     parts = [statistics(metric, answers, scored.references) for answers in texts]
     width = parts[0].shape[1]
     views = _views(STATISTICS[metric], list(range(width)), list(range(width, 2 * width)))

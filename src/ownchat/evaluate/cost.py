@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ownchat.artifacts import MANIFEST, REPORT, STAGES, TRAIN, read_json, write_json
+from ownchat.artifacts import MANIFEST, REPORT, TRAIN, read_json, write_json
 
 NAME = "energy.json"  # in the run: what was measured while it was worked on
 POWERCAP = Path("/sys/class/powercap")
@@ -39,12 +39,10 @@ def cost(run: Path, evaluation_seconds: float | None = None) -> dict[str, Any]:
     """
     by_stage: dict[str, float] = {}
     trained: dict[str, Any] = {}
-    for stage in STAGES:
-        path = run / stage / MANIFEST
-        if path.is_file():
-            manifest = read_json(path)["report"]
-            by_stage[stage] = round(manifest["seconds"], 1)
-            trained = manifest["details"] if stage == TRAIN else trained
+    for path in sorted(run.glob(f"[0-9]-*/{MANIFEST}")):  # also of stages that not every run has
+        stage, manifest = path.parent.name, read_json(path)["report"]
+        by_stage[stage] = round(manifest["seconds"], 1)
+        trained = manifest["details"] if stage == TRAIN else trained
     if evaluation_seconds is not None:
         by_stage[REPORT] = round(evaluation_seconds, 1)
     seconds = round(sum(by_stage.values()), 1)
@@ -53,11 +51,11 @@ def cost(run: Path, evaluation_seconds: float | None = None) -> dict[str, Any]:
 
 
 def _energy(run: Path, seconds: float, trained: Mapping[str, Any]) -> tuple[float | None, str]:
+    if trained.get("device", "cpu") != "cpu":  # the processor's counters would leave out most of it
+        return None, ON_A_CARD
     if (run / NAME).is_file():
         measured = read_json(run / NAME)
         return round(measured["joules"] / 3600, 2), MEASURED.format(seconds=measured["seconds"])
-    if trained.get("device", "cpu") != "cpu":
-        return None, ON_A_CARD
     threads = (trained.get("threads") or 1) * trained.get("processes", 1)
     memory = (trained.get("peak_memory_bytes") or 0) / 1e9
     watts = threads * WATTS_PER_THREAD + memory * WATTS_PER_GIGABYTE

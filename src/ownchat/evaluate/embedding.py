@@ -6,14 +6,14 @@ The model of embeddings is the user's, behind an OpenAI-compatible URL. Cosines 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ownchat.errors import UserError
 from ownchat.evaluate.judge import Server, name_of
 from ownchat.evaluate.scores import Array, Interval, Statistic, bootstraps, ratio
-from ownchat.generate.openai import NOT_OPENAI, OpenAIEngine
+from ownchat.generate.openai import NOT_OPENAI, Busy, OpenAIEngine, Unusable
 
 Embed = Callable[[Sequence[str]], list[list[float]]]
 
@@ -31,6 +31,7 @@ class Embedded:
     tuned: Interval | None
     difference: Interval | None
     failed: int  # questions that are left out, because the server gave no vector
+    unusable: bool = False  # that is all of them, because the server was down, refused the key or was too slow
 
 
 def embedding(
@@ -45,28 +46,48 @@ def embedding(
 ) -> tuple[Embedded, str | None]:
     """Ask the server behind ``settings["url"]``; beside the result the first error, where there was one.
 
-    Does not raise for a server that is down or slow. ``progress(1)`` for each question.
+    Does not raise for a server that is down or slow. What a request was refused for may be one of its texts: then its
+    questions are asked one by one. ``progress(1)`` for each question.
     """
     engine = OpenAIEngine(settings["url"], settings.get("model"), timeout_seconds=TIMEOUT_SECONDS, retries=RETRIES)
     error: str | None = None
+    unusable = False
     cosines: list[tuple[float, float] | None] = []
     try:
         for start in range(0, len(references), PART):
             part = slice(start, start + PART)
             texts = [[text[:MOST_CHARACTERS] for text in side[part]] for side in (references, base, tuned)]
-            try:
-                cosines += cosines_to_first(engine.embed, texts)
-            except (UserError, ValueError) as failure:
-                error = failure.what if isinstance(failure, UserError) else NOT_OPENAI
-                cosines += [None] * (len(references) - start)  # it had its retries: the rest is not asked
+            found, failed, unusable = _cosines_of_part(engine.embed, texts)
+            cosines, error = cosines + found, error or failed
+            if progress is not None:
+                progress(len(found))
+            if unusable or (len(found) > 1 and failed is not None and not any(found)):
+                cosines += [None] * (len(references) - len(cosines))  # it had its retries: the rest is not asked
                 break
-            finally:
-                if progress is not None:
-                    progress(len(texts[0]))
         name = name_of(engine)
     finally:
         engine.close()
-    return compare_cosines(name, cosines, groups, draws=draws), error
+    compared = compare_cosines(name, cosines, groups, draws=draws)
+    return replace(compared, unusable=unusable and compared.base is None), error
+
+
+def _cosines_of_part(embed: Embed, texts: list[list[str]]) -> tuple[list[tuple[float, float] | None], str | None, bool]:
+    """:func:`cosines_to_first`, of what is refused together one question at a time; with the first error, and whether
+    the server cannot be used."""
+    asked = len(texts[0])
+    try:
+        return cosines_to_first(embed, texts), None, False
+    except (UserError, ValueError) as failure:
+        error = failure.what if isinstance(failure, UserError) else NOT_OPENAI
+        if asked == 1 or isinstance(failure, Unusable | Busy):
+            return [None] * asked, error, isinstance(failure, Unusable | Busy)
+    found: list[tuple[float, float] | None] = []
+    for at in range(asked):
+        one, _, unusable = _cosines_of_part(embed, [[side[at]] for side in texts])
+        found += one
+        if unusable:
+            return found + [None] * (asked - len(found)), error, True
+    return found, error, False
 
 
 def cosines_to_first(embed: Embed, texts: Sequence[Sequence[str]]) -> list[tuple[float, float] | None]:

@@ -17,7 +17,7 @@ class Example(Answer):
 
     base_loss: float
     tuned_loss: float
-    chrf_change: float  # of this answer alone
+    chrf_change: float | None  # of this answer alone; None: the base was not asked
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,17 @@ class Extremes:
     worst: list[Example]
 
 
-def extremes(answers: Sequence[Answer], losses: Mapping[str, tuple[float, float]]) -> Extremes:
-    """At most ten each, by how the record's loss per token changed; ``losses``: of base and tuned, by id."""
+def extremes(
+    answers: Sequence[Answer], losses: Mapping[str, tuple[float, float]], *, has_base: bool = True
+) -> Extremes:
+    """At most ten each, by how the record's loss per token changed; ``losses``: of base and tuned, by id.
+    ``has_base``: whether the answers of the base are its own, and not left open."""
     examples = []
     for answer in answers:
         references, (before, after) = [answer.reference], losses[answer.id]
         base, tuned = (float(chrf(chrf_statistics([text], references)[0])) for text in (answer.base, answer.tuned))
-        examples.append(Example(**vars(answer), base_loss=before, tuned_loss=after, chrf_change=tuned - base))
+        change = tuned - base if has_base else None
+        examples.append(Example(**vars(answer), base_loss=before, tuned_loss=after, chrf_change=change))
     examples.sort(key=lambda example: (example.tuned_loss - example.base_loss, example.id))
     half = (len(examples) + 1) // 2
     return Extremes(examples[:half][:MOST], examples[half:][::-1][:MOST])

@@ -7,7 +7,7 @@ Each condition is one of (case and spaces do not matter; ``bits_per_byte`` may b
   also ``N %``: relative to the base).
 - ``MEASURE at least N`` and ``MEASURE at most N``: the figure of the tuned model itself.
 - ``judge tuned wins``: the judge prefers tuned more often than base, and the intervals of the shares lie apart.
-- ``slices fall at most N %``: on no slice does the loss rise by more than N percent.
+- ``slices fall at most N %``: on no slice of five groups or more does the loss rise by more than N percent.
 
 A measure that was not measured does not pass.
 """
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ownchat.errors import ConfigError, nearest
-from ownchat.evaluate.wording import interval, number
+from ownchat.evaluate.slices import FEW_GROUPS
+from ownchat.evaluate.wording import answer_groups, interval, number
 
 WHERE = "evaluate.require"
 FORMS = ("better", "better by N", "at least N", "at most N")
@@ -34,6 +35,7 @@ MEASURES: dict[str, tuple[int, int]] = {
 IN_PERCENT = ("token_accuracy", "exact", "accuracy", "macro_f1", "judge", "pairs")
 RELATIVE = ("loss", "bits_per_byte")  # whose relative change has an interval: it is the same for both
 OF_LABELS = ("accuracy", "macro_f1")
+OF_ANSWERS = ("chrf", "rouge_l", "exact", *OF_LABELS, "embedding", "judge")  # the others are of all test records
 
 _NUMBER = r"(?P<amount>\d+(?:\.\d+)?) ?(?P<percent>%)?"
 _BETTER = re.compile(rf"(?P<measure>.+?) better(?: by {_NUMBER})?")
@@ -130,6 +132,8 @@ def _figure(gate: Gate, held_out: Mapping[str, Any]) -> tuple[bool, str]:
         return reached, f"it is {number(value['value'], decimals)} ({interval(value, decimals)})"
     if held_out["groups"] < 2:
         return False, "all test records belong to one group: chance cannot be told from effect"
+    if gate.measure in OF_ANSWERS and answer_groups(held_out) == 1:
+        return False, "all answered questions belong to one group: chance cannot be told from effect"
     if gate.measure == "judge":
         return _judged(held_out)
     if gate.measure == "pairs":
@@ -181,18 +185,33 @@ def _judged(held_out: Mapping[str, Any]) -> tuple[bool, str]:
     why = f"tuned won {number(tuned['value'], 0)} % ({interval(tuned, 0)} %), base {number(base['value'], 0)} % " + (
         f"({interval(base, 0)} %)"
     )
-    return tuned["low"] > base["high"], why
+    return judge_prefers(tuned, base), why
+
+
+def judge_prefers(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether the shares of wins say so: their intervals lie apart.
+
+    >>> judge_prefers({"value": 0.6, "low": 0.5, "high": 0.7}, {"value": 0.3, "low": 0.2, "high": 0.45})
+    True
+    """
+    return one["low"] > other["high"]
 
 
 def _slices(gate: Gate, held_out: Mapping[str, Any]) -> tuple[bool, str]:
     slices = [each for each in held_out.get("slices") or [] if each["improvement"] is not None]
     if not slices:
         return False, "slices were not measured"
-    worst = min(slices, key=lambda each: each["improvement"]["value"])
+    large = [each for each in slices if each["groups"] >= FEW_GROUPS]
+    left_out = len(slices) - len(large)
+    if not large:
+        return False, f"every slice has fewer than {FEW_GROUPS} groups: chance cannot be told from effect"
+    worst = min(large, key=lambda each: each["improvement"]["value"])
     moved = worst["improvement"]
     values = {"value": -moved["value"], "low": -moved["high"], "high": -moved["low"]}
     text = f"{number(values['value'], 1, signed=True)} % ({interval(values, 1, signed=True)} %)"
-    return moved["value"] >= -gate.amount, f"the loss moved least well on {worst['by']} {worst['name']}: {text}"
+    why = f"the loss moved least well on {worst['by']} {worst['name']}: {text}"
+    why += f"; {left_out} of fewer than {FEW_GROUPS} groups left out" if left_out else ""
+    return moved["value"] >= -gate.amount, why
 
 
 def _name(measure: str) -> str:

@@ -6,6 +6,7 @@ reply tokens, and the better of the two counts: so a gain is never only the gain
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ownchat.artifacts import Report, commit, completed, read_json, stage_key, start_afresh, write_json
+from ownchat.artifacts import MANIFEST, Report, commit, completed, fingerprint, read_json, stage_key
 from ownchat.config import FROM_NOTHING, Config, EvaluateConfig
 from ownchat.data.records import Record, read_records
 from ownchat.errors import DataError
@@ -48,6 +49,7 @@ class Result:
     records: int
     tokens: int
     groups: int
+    answer_groups: int  # of the questions that were answered, which are fewer
     answers: tuple[Answer, ...]  # in the fixed order of :func:`questions`
     notes: tuple[str, ...]  # what was left out, and why
     scores: RecordScores  # of the tuned model
@@ -82,13 +84,10 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
         inputs["base"], model, records, config.evaluate, where=where, block_tokens=fits,
         from_nothing=config.model.base == FROM_NOTHING, names=_names_of_labels(records, inputs["test"] / "train"),
     )  # fmt: skip
-    public = benchmarks.of_training(output, inputs["train"])  # of the same model: they stay
-    start_afresh(output)  # only now: a measurement that was interrupted leaves the report before
+    _empty_report(output, inputs["train"])  # only now: a measurement that was interrupted leaves the report before
     contents = reporting.build(result, train=inputs["train"], run=output.parent)
     reporting.write(contents, output, train=inputs["train"], config=config, seconds=time.monotonic() - start)
     result.scores.save(output)
-    if public is not None:
-        write_json(output / benchmarks.NAME, public)
     report = Report(
         "evaluate",
         output,
@@ -104,6 +103,24 @@ def load_report(output: Path) -> dict[str, Any]:
     return read_json(output / reporting.JSON)
 
 
+def _empty_report(output: Path, train: Path) -> None:
+    """Empty it but for what this measurement does not make: answers of the ladder, which cost time or money and are
+    found again by the model that gave them; and what was measured of the model of this very training."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MANIFEST).unlink(missing_ok=True)  # first: from now on it is not complete
+    kept = {reporting.LADDER_ANSWERS}
+    if benchmarks.of_training(output, train) is not None:
+        kept.add(benchmarks.NAME)
+    ladder = output / reporting.LADDER
+    if ladder.is_file() and read_json(ladder).get("of_training") == fingerprint(train):
+        kept |= {reporting.LADDER, reporting.LADDER_PROMPT}
+    for path in output.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in kept:
+            path.unlink()
+
+
 def _names_of_labels(records: Sequence[Record], train: Path) -> list[str] | None:
     """The labels of test and train split: a few test records alone would not show that they are labels."""
     if label_names([*records, *islice(read_records(train), LABEL_RECORDS)]) is None:
@@ -112,9 +129,8 @@ def _names_of_labels(records: Sequence[Record], train: Path) -> list[str] | None
 
 
 def _unheard(held_out: dict[str, Any]) -> bool:
-    """Was a judge or a model of embeddings to be asked, and did it say nothing?"""
-    judged, embedded = held_out.get("judge"), held_out.get("embedding")
-    return bool((judged and not judged["judged"]) or (embedded and embedded["base"] is None))
+    """Was a judge or a model of embeddings to be asked, and could its server not be used?"""
+    return any((held_out.get(server) or {}).get("unusable") for server in ("judge", "embedding"))
 
 
 def measure(
@@ -172,7 +188,7 @@ def measure(
     if asked:
         answers = answer(None if from_nothing else base, tuned, tokenizer, asked, prompt, settings.answer_tokens)
     else:
-        notes.append(why_no_answers(items, settings.answers))
+        notes.append(why_no_answers(items, settings.answers, too_long))
     references = [given.reference for given in answers]
     base_texts, tuned_texts = [given.base for given in answers], [given.tuned for given in answers]
     notes += _empty(tuned_texts, "tuned model") + ([] if from_nothing else _empty(base_texts, "base"))
@@ -180,7 +196,7 @@ def measure(
     num_bytes = np.array([reply_bytes(item) for item in items], dtype=np.float64)
     comparison = compare(
         Scored(
-            base=Side(base_nll, of_base.hits[chosen], base_texts),
+            base=Side(base_nll, of_base.hits[chosen], None if from_nothing else base_texts),
             tuned=Side(tuned_nll, of_tuned.hits[0], tuned_texts),
             tokens=tokens,
             num_bytes=num_bytes,
@@ -196,7 +212,8 @@ def measure(
         notes += said
     labels = None
     if names is not None:
-        labels = compare_labels(names, references, base_texts, tuned_texts, asked_groups, draws=settings.draws)
+        of_base_texts = None if from_nothing else base_texts
+        labels = compare_labels(names, references, of_base_texts, tuned_texts, asked_groups, draws=settings.draws)
     per_token = {
         item["id"]: (float(before), float(after))
         for item, before, after in zip(items, base_nll / tokens, tuned_nll / tokens, strict=True)
@@ -208,11 +225,12 @@ def measure(
         records=len(items),
         tokens=int(tokens.sum()),
         groups=int(group_index(groups).max()) + 1,
+        answer_groups=len(set(group_index(asked_groups).tolist())),
         answers=answers,
         notes=tuple(notes),
         scores=record_scores([item["id"] for item in items], groups, tokens, num_bytes, tuned_nll),
         slices=slices(items, base_nll, tuned_nll, tokens, groups, draws=settings.draws),
-        extremes=extremes(answers, per_token),
+        extremes=extremes(answers, per_token, has_base=not from_nothing),
         preferences=preferences,
         labels=labels,
         judge=judged,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ Server = Mapping[Literal["url", "model"], str]  # evaluate.judge and evaluate.em
 VERDICT_TOKENS = 512  # of a judge's reply: one word, and room for one that thinks first
 TIMEOUT_SECONDS, RETRIES = 60.0, 2
 ASKED_AGAIN = 2  # times after a reply that is no verdict
-PART = 16  # prompts between two looks at whether the judge still answers
+FIRST, PART = 2, 16  # prompts (one pair, then eight) between two looks at whether the judge still answers
 MOST_CHARACTERS = 6_000  # of a conversation, of each answer
 
 _VERDICT = re.compile(r"""[\s"'`*(\[]*(a|b|tie)[\s"'`*)\].]*""", re.IGNORECASE)
@@ -78,6 +78,7 @@ class Judged:
     base: Interval | None
     ties: Interval | None  # called one in both, or the orders disagree
     self_agreement: Interval | None  # the same verdict in both orders
+    unusable: bool = False  # nothing was judged, because the server was down, refused the key or was too slow
 
 
 def check(settings: EvaluateConfig) -> None:
@@ -117,12 +118,13 @@ def judge(
             for item, first, second in zip(asked, base, tuned, strict=True)
             for texts in ((first, second), (second, first))
         ]
-        verdicts, error = ask_verdicts(ask, prompts)
+        verdicts, error, unusable = ask_verdicts(ask, prompts)
         name = name_of(engine)
     finally:
         engine.close()
     groups = [item["group"] for item in asked]
-    return count_verdicts(name, verdicts[0::2], verdicts[1::2], groups), error
+    found = count_verdicts(name, verdicts[0::2], verdicts[1::2], groups)
+    return replace(found, unusable=unusable and not found.judged), error
 
 
 def name_of(engine: OpenAIEngine) -> str:
@@ -146,19 +148,23 @@ def prompt(item: Record, first: str, second: str) -> list[Message]:
     return [{"role": "user", "content": _PROMPT.format(**texts)}]
 
 
-def ask_verdicts(ask: AnswerFunction, prompts: Sequence[Sequence[Message]]) -> tuple[list[Verdict | None], str | None]:
-    """A verdict for each prompt, None where there is none, and the first error.
+def ask_verdicts(
+    ask: AnswerFunction, prompts: Sequence[Sequence[Message]]
+) -> tuple[list[Verdict | None], str | None, bool]:
+    """A verdict for each prompt, None where there is none; the first error; and whether the server was unusable.
 
-    No verdict: asked again at most twice, more firmly. When a whole part of the prompts comes back with errors the
-    judge is down, or too slow, and the rest is not asked.
+    No verdict: asked again at most twice, more firmly. When a whole part of the prompts comes back with errors, the
+    rest is not asked: the first pair tells only of a judge that is down or too slow, since one text may be too long or
+    withheld by a filter; several pairs tell of any other fault.
     """
     verdicts: list[Verdict | None] = [None] * len(prompts)
     error: str | None = None
+    unusable = False
     said: dict[int, list[Message]] = {row: list(messages) for row, messages in enumerate(prompts)}
     waiting = list(range(len(prompts)))
     for _ in range(1 + ASKED_AGAIN):
         unclear: list[int] = []
-        start, size = 0, 2  # one pair first: a judge that is down costs no more
+        start, size = 0, FIRST  # a judge that is down costs no more
         while start < len(waiting):
             rows = waiting[start : start + size]
             start, size = start + size, PART
@@ -173,10 +179,12 @@ def ask_verdicts(ask: AnswerFunction, prompts: Sequence[Sequence[Message]]) -> t
                     ]
                     said[row] = [*prompts[row], *again]
                 error = error or reply.error
-            if all(reply.error is not None for reply in replies):
-                return verdicts, error
+            gone = any(reply.unusable for reply in replies)
+            unusable = unusable or gone
+            if all(reply.error is not None for reply in replies) and (gone or len(rows) > FIRST):
+                break
         waiting = unclear
-    return verdicts, error
+    return verdicts, error, unusable
 
 
 def parse(reply: str) -> Verdict | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ def label_names(records: Sequence[Record]) -> list[str] | None:
 def compare_labels(
     known: Sequence[str],
     references: Sequence[str],
-    base: Sequence[str],
+    base: Sequence[str] | None,
     tuned: Sequence[str],
     groups: Sequence[str | None],
     *,
@@ -70,12 +70,17 @@ def compare_labels(
 ) -> Labels | None:
     """``known``: of :func:`label_names`; the others: one label and two answers for each question. None for none.
 
+    ``base`` None: it was not asked, and has no figures; nor is there a difference.
+
     >>> found = compare_labels(["lost", "late"], ["lost", "late"], ["Late.", "hm"], ["lost", "late"], ["a", "b"])
     >>> found.names, found.base.confusion, found.base.accuracy.value, found.tuned.macro_f1.value
     (['late', 'lost'], [[0, 0, 1], [1, 0, 0]], 0.0, 100.0)
     """
     if not references:
         return None
+    if base is None:
+        alone = compare_labels(known, references, tuned, tuned, groups, draws=draws)
+        return alone and replace(alone, base=Side(None, None), difference=Side(None, None))
     spelling = {label_key(name): name for name in [*references, *known]}  # what is right is a label in any case
     used = {key for text in [*references, *base, *tuned] if (key := label_key(text)) in spelling}
     keys = sorted(used, key=lambda key: spelling[key])

@@ -16,7 +16,7 @@ from ownchat.data.records import Record
 from ownchat.errors import UserError
 from ownchat.evaluate.answer_scores import Metric, difference, metric_for, score
 from ownchat.evaluate.answers import questions
-from ownchat.evaluate.instructions import Written, from_data
+from ownchat.evaluate.instructions import Written, from_data, system_of
 from ownchat.evaluate.replies import is_trained
 from ownchat.evaluate.retrieve import Examples, last_question, pairs
 from ownchat.evaluate.scores import Interval
@@ -100,6 +100,7 @@ class PromptSearch:
         self._examples = Examples(pairs(self.others))
         self._all = Examples(pairs(train))
         self.fewer = 0  # held-out questions that got fewer examples than their prompt asks for
+        self.failure = ""  # why a prompt has no score on the rows to choose on
 
     @property
     def can_choose(self) -> bool:
@@ -115,7 +116,8 @@ class PromptSearch:
         shown = questions(self.others)
         texts = [*(from_data(shown, self.metric, AS_IS) if shown else []), *STANDARD]
         candidates = [(Prompt(text.system), text.what) for text in texts]
-        if any(row.messages[0]["role"] == "system" for row in self.choosing):
+        several = any(row.messages[0]["role"] == "system" for row in self.choosing) and system_of(shown) is None
+        if several:  # a text that most have is among them by itself: what is chosen can be kept, and says the same
             candidates.insert(0, (AS_IS, "the system text of the data"))
         return self._best(candidates)
 
@@ -128,8 +130,10 @@ class PromptSearch:
         """The score on the rows that prompts are chosen on; None: it cannot be rendered, or nothing was answered."""
         try:
             answers = self.answer([self._messages(prompt, row, self._examples)[0] for row in self.choosing])
-        except UserError:  # a template without system messages
+        except UserError as error:  # a template without system messages
+            self.failure = error.what
             return None
+        self.failure = next((one.error for one in answers if one.error is not None), self.failure)
         kept = [(row, one) for row, one in zip(self.choosing, answers, strict=True) if one.error is None]
         found = _score(self.metric, [row for row, _ in kept], [one.text for _, one in kept], draws=1)
         return None if found is None or 2 * len(kept) < len(answers) else found.value
@@ -157,7 +161,7 @@ class PromptSearch:
         scored = [(self.on_train(prompt), prompt, what) for prompt, what in candidates]
         known = [each for each in scored if each[0] is not None]
         if not known:
-            return PLAIN, None, "none could be asked"
+            return PLAIN, None, self.failure or "none could be asked"
         value, prompt, what = max(known, key=lambda each: each[0] or 0.0)  # of equal ones the first
         return prompt, value, what
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ownchat.evaluate.answer_scores import Metric
 from ownchat.evaluate.ladder import Row, Rung, best_prompt, paired
@@ -15,6 +15,7 @@ UNITS: dict[Metric, str] = {"chrf": "points of chrF", "accuracy": "points of acc
 Beyond = Callable[[Rung, Rung], Interval]  # by how much the second is better
 
 AS_GOOD = 5.0  # points: where the best could be so much better and more, "as good" would say too much
+UNKNOWN = Interval(0.0, -100.0, 100.0)  # every metric is 0 to 100
 
 
 @dataclass(frozen=True)
@@ -30,37 +31,62 @@ def advise(rungs: Sequence[Rung], rows: Sequence[Row], metric: Metric, *, draws:
     """By paired intervals: the first rung (in the order of what they take) whose interval to the best one reaches zero.
 
     ``rungs`` in that order. The best one is the best on these rows, so that it is a little flattered: a tie goes to
-    what takes less.
+    what takes less. Rungs that answered less than half of the rows, or too few groups, are left out and named. Paired
+    intervals are not transitive: "beats" is said only where the interval of the two that are named is above zero.
     """
-    scored = [rung for rung in rungs if any(one.error is None for one in rung.answers or ())]
-    groups = int(group_index([row.group for row in rows]).max()) + 1 if rows else 0
-    if len(scored) < 2:
+    answered = [rung for rung in rungs if any(one.error is None for one in rung.answers or ())]
+    groups = _groups(rows)
+    if len(answered) < 2:
         return Advice("there is nothing to compare: fewer than two rungs were answered", True, None)
     if groups < FEW_GROUPS:
         many = f"{len(rows)} question{'' if len(rows) == 1 else 's'} of {groups} group{'' if groups == 1 else 's'}"
         return Advice(f"the rows are too few to tell: {many} ({FEW_GROUPS} groups are the least)", True, None)
+    scored = [rung for rung in answered if _enough(both := _both(rows, rung, rung)) and 2 * len(both) >= len(rows)]
+    few = [f"{rung.name} ({len(_both(rows, rung, rung))} of {len(rows)})" for rung in answered if rung not in scored]
+    left_out = f"; left out, too few rows were answered: {', '.join(few)}" if few else ""
+    if len(scored) < 2:
+        return Advice(f"there is nothing to compare: fewer than two rungs answered enough rows{left_out}", True, None)
 
     def beyond(before: Rung, after: Rung) -> Interval:
-        return paired(before, after, rows, metric, draws, seed) or Interval(0.0, 0.0, 0.0)
+        found = paired(before, after, rows, metric, draws, seed) if _enough(_both(rows, before, after)) else None
+        return found or UNKNOWN
 
+    said = _advise(scored, beyond, metric, len(rows))
+    return replace(said, text=said.text + left_out)
+
+
+def _advise(scored: Sequence[Rung], beyond: Beyond, metric: Metric, rows: int) -> Advice:
     best = scored[0]
     for rung in scored[1:]:
         if beyond(best, rung).value > 0:
             best = rung
     chosen = next(rung for rung in scored if rung is best or beyond(rung, best).low <= 0)
     trained = [rung for rung in scored if rung.kind == "trained"]
-    prompt = best_prompt(rungs)
+    prompt = best_prompt(scored)
     if chosen.kind == "prompt":
-        return _use_a_prompt(chosen, best, trained, beyond, metric, len(rows))
-    ahead = "" if prompt is None else f"beats the best prompt by {_points(beyond(prompt, chosen), metric)}"
+        better = next((rung for rung in trained if beyond(chosen, rung).low > 0), None)
+        if better is None:
+            return _use_a_prompt(chosen, best, trained, beyond, metric, rows)
+        chosen = better
+
+    rivals = [] if prompt is None else [prompt]  # each takes less, or was trained here
+    if chosen.kind == "server":
+        rivals += trained[-1:]
+    elif chosen is not trained[0]:
+        rivals.append(trained[0])
+    for rival in rivals:
+        if not (gain := beyond(rival, chosen)).above(0):
+            return _cannot_tell(rival, chosen, gain, metric, rows)
+    beaten = " and ".join(
+        f"{'the best prompt' if rival is prompt else _trained_here(rival, chosen)} by "
+        f"{_points(beyond(rival, chosen), metric)}"
+        for rival in rivals
+    )
     if chosen.kind == "trained":
         words = "train" if chosen is trained[0] else f"train with {chosen.name}"
-        if chosen is not trained[0]:
-            ahead += f", and {trained[0].name} by {_points(beyond(trained[0], chosen), metric)}"
-        return Advice(f"{words}: {chosen.name} {ahead or 'is the best of what was compared'}", True, chosen.name)
-    others = f"what was trained here by {_points(beyond(trained[-1], chosen), metric)}" if trained else ""
-    ahead = " and ".join(part for part in (ahead.removeprefix("beats "), others) if part)
-    return Advice(f"use {chosen.name}: it beats {ahead or 'the others'}", False, chosen.name)
+        ahead = f"beats {beaten}" if beaten else "is the best of what was compared"
+        return Advice(f"{words}: {chosen.name} {ahead}", True, chosen.name)
+    return Advice(f"use {chosen.name}: it beats {beaten or 'the others'}", False, chosen.name)
 
 
 def _use_a_prompt(
@@ -72,12 +98,36 @@ def _use_a_prompt(
     rival = best if best.kind != "prompt" else max(trained, key=lambda rung: beyond(chosen, rung).value)
     gain = beyond(chosen, rival)
     if gain.high > AS_GOOD:
-        text = f"{rows} questions cannot tell {name} from {rival.name} ({_points(gain, metric)}): ask more with --rows"
-        return Advice(text, True, None)
+        return _cannot_tell(chosen, rival, gain, metric, rows)
     if gain.high < 0:
         return Advice(f"{name} is better than {rival.name} ({_points(gain, metric)}): do not train", False, chosen.name)
     gained = _points(gain, metric, signed=True)
     return Advice(f"{name} is as good: do not train ({rival.name}: {gained})", False, chosen.name)
+
+
+def _cannot_tell(before: Rung, after: Rung, gain: Interval, metric: Metric, rows: int) -> Advice:
+    name = _of_prompt(before) if before.kind == "prompt" else before.name
+    known = "they answered too few of the same rows" if gain is UNKNOWN else _points(gain, metric)
+    return Advice(f"{rows} questions cannot tell {name} from {after.name} ({known}): ask more with --rows", True, None)
+
+
+def _both(rows: Sequence[Row], first: Rung, second: Rung) -> list[Row]:
+    """The rows that both answered."""
+    answers = zip(rows, first.answers or (), second.answers or (), strict=False)
+    return [row for row, one, other in answers if one.error is None and other.error is None]
+
+
+def _groups(rows: Sequence[Row]) -> int:
+    return int(group_index([row.group for row in rows]).max()) + 1 if rows else 0
+
+
+def _enough(rows: Sequence[Row]) -> bool:
+    """An interval of fewer groups is too narrow to be trusted."""
+    return _groups(rows) >= FEW_GROUPS
+
+
+def _trained_here(rival: Rung, chosen: Rung) -> str:
+    return "what was trained here" if chosen.kind == "server" else rival.name
 
 
 def _of_prompt(rung: Rung) -> str:

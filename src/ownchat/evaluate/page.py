@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ownchat.errors import printable
 from ownchat.evaluate import cells, charts, sections, wording
 
 HTML = "report.html"
+PRIVATE = ("clean.private_deny", "clean.private_allow")  # names that are in no text: pages are handed on
 SHOWN = 3  # questions on the page and in the terminal: the first ones, so that nobody picks
 STAGES = {
-    "1-data": "Import", "2-clean": "Clean and split", "3-tokenizer": "Tokenizer", "4-tokens": "Tokens",
-    "4-model": "New model", "5-train": "Training", "6-report": "Evaluation",
+    "1-data": "Import", "1-questions": "Questions about documents", "2-clean": "Clean and split",
+    "3-tokenizer": "Tokenizer", "4-tokens": "Tokens", "4-model": "New model", "5-train": "Training",
+    "6-report": "Evaluation",
 }  # fmt: skip
 
 
@@ -60,7 +65,7 @@ def render_report(
         private_data=sections.private_data(report.get("private_data")),
         recommendation=report.get("recommendation"),
         stages=[(stage, STAGES.get(stage, stage), table) for stage, table in ledger_tables(report).items()],
-        settings=parse_settings(settings),
+        settings=[row | {"value": _public(row)} for row in parse_settings(settings)],
     )
 
 
@@ -115,3 +120,21 @@ def parse_settings(text: str) -> list[dict[str, str]]:
         elif found := re.fullmatch(r"  (\w+): (.*?)  # (\w[^#]*)", line):
             rows.append({"key": f"{section}.{found[1]}", "value": found[2], "origin": found[3]})
     return rows
+
+
+def public_setting(key: str, value: Any) -> str:
+    """A setting as a page may say it: of lists of private names only how many there are, and no name in a path.
+
+    >>> public_setting("clean.private_deny", ["Ann", "Ben"]), public_setting("model.base", f"{Path.home()}/base")
+    ('2 entries', '~/base')
+    """
+    if key in PRIVATE:
+        return f"{len(value)} entr{'y' if len(value) == 1 else 'ies'}" if value else "none"
+    if value is None:
+        return "none"
+    return re.sub(rf"(?<![\w.~-]){re.escape(str(Path.home()))}(?![\w.-])", "~", str(value))
+
+
+def _public(row: Mapping[str, str]) -> str:
+    value = row["value"]
+    return public_setting(row["key"], yaml.safe_load(value) if row["key"] in PRIVATE else value)

@@ -2,10 +2,10 @@
 
 1. The loss rose: keep the base, or train again at half the learning rate (pairs: look at what was read as better).
 2. The ladder ran, and a prompt alone is as good: use the prompt.
-3. Little to train on and no clear change: see what a prompt alone can do.
+3. Little to train on and no clear change: see what a prompt alone can do; more data where no ladder is possible.
 4. The best step came long before the end and the validation loss rose after it: fewer epochs.
 5. The validation loss was still falling at the end: more epochs, or more minutes.
-6. No clear change with enough data: see what a prompt alone can do.
+6. No clear change with enough data: the same.
 7. A topic or a source is far worse than the rest: more data of it.
 8. A requirement is not met: nothing of the above explains it; measure again once something is changed.
 9. Else: use it.
@@ -19,8 +19,11 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from ownchat.artifacts import read_json
+import yaml
+
+from ownchat.artifacts import home_path, read_json
 from ownchat.evaluate import charts, gates, wording
+from ownchat.evaluate.slices import FEW_GROUPS, NO_TOPIC, OTHER
 from ownchat.evaluate.wording import number
 
 REQUEST = "request.json"  # what the run was asked to do; written by the pipeline
@@ -30,7 +33,6 @@ FEW_RECORDS = 100  # to train on
 EARLY = 0.7  # of the steps: a best step before that is early
 ROSE = 1.01  # last validation loss over the best one
 FALLS = 0.99  # last validation loss over the one before it
-FEW_GROUPS = 5  # of a slice: with fewer nothing is said about it
 
 
 def recommend(
@@ -38,18 +40,20 @@ def recommend(
 ) -> dict[str, str]:
     """``{text, command, why}`` from the contents of ``report.json``, the metrics of its training's last phase and
     ``ladder.json``, if there is one. The commands begin with what the run was made from."""
-    held_out, training, name = report["held_out"], report["training"], quote(report["name"])
+    held_out, training, name = report["held_out"], report["training"], called(run)
     again = train_command(run)
     moved = wording.change(held_out)
-    ladder_command = f"ownchat ladder {name}"
+    # A model from nothing has no base to be prompted, and a ladder needs questions.
+    ladders = not held_out.get("from_nothing") and held_out.get("answers") != 0
+    ladder_command = f"ownchat ladder {name}" if ladders else None
     records = _trained_records(report)
     rules = (
-        lambda: _harmed(held_out, training, again) if moved == "harmed" else None,
+        lambda: _harmed(held_out, training, run) if moved == "harmed" else None,
         lambda: _prompt_is_enough(ladder, name),
-        lambda: _few(records, ladder_command) if moved in ("unclear", "unknown") and ladder is None else None,
-        lambda: _overfitted(training, metrics, again),
-        lambda: _still_falling(training, metrics, again),
-        lambda: _no_change(ladder_command) if moved in ("unclear", "unknown") and ladder is None else None,
+        lambda: _few(records, ladder_command, again) if moved in ("unclear", "unknown") and ladder is None else None,
+        lambda: _overfitted(training, metrics, run),
+        lambda: _still_falling(training, metrics, run),
+        lambda: _no_change(ladder_command, again) if moved in ("unclear", "unknown") and ladder is None else None,
         lambda: _weak_slice(held_out, again),
         lambda: _not_promoted(report, name),
     )
@@ -67,7 +71,18 @@ def train_command(run: Path) -> str:
     path = run / REQUEST
     source = str(read_json(path)["source"]) if path.is_file() else ""
     where = source if "://" in source else shell_path(Path(source)) if source else "FOLDER"
-    return f"ownchat train {where} --name {quote(run.resolve().name)} --config {shell_path(run.resolve() / CONFIG)}"
+    return f"ownchat train {where} --name {called(run)} --config {shell_path(run.resolve() / CONFIG)}"
+
+
+def called(run: Path) -> str:
+    """A run on a command line: its name, or its path where it does not lie among the runs of the home."""
+    run = run.resolve()
+    return quote(run.name) if run.parent == (home_path() / "runs").resolve() else shell_path(run)
+
+
+def read_command(name: str, *, from_nothing: bool) -> str:
+    """To see what a run answers, beside its base where it has one. ``name``: as it is :func:`called`."""
+    return f"ownchat chat {name}" + ("" if from_nothing else " --compare")
 
 
 def shell_path(path: Path) -> str:
@@ -92,20 +107,24 @@ def _found(text: str, command: str, why: str) -> dict[str, str]:
     return {"text": text, "command": command, "why": why}
 
 
-def _harmed(held_out: Mapping[str, Any], training: Mapping[str, Any], again: str) -> dict[str, str]:
-    if held_out.get("preferences_only"):
-        share = held_out["preferences"]["rewarded"]["value"]
+def _harmed(held_out: Mapping[str, Any], training: Mapping[str, Any], run: Path) -> dict[str, str]:
+    again = train_command(run)
+    rewarded = (held_out.get("preferences") or {}).get("rewarded")  # none of replies that were judged singly
+    if held_out.get("preferences_only") and rewarded is not None:
         source = again.partition(" --name")[0].removeprefix("ownchat train ")
         return _found(
             "Look whether the better and the worse replies are exchanged in the data.",
             f"ownchat import {source} --preview",
-            f"training raised the better reply in {number(100 * share, 0)} % of the held-out pairs only",
+            f"training raised the better reply in {number(100 * rewarded['value'], 0)} % of the held-out pairs only",
         )
     rate = (training.get("plan") or {}).get("learning_rate")
     why = f"the held-out loss rose: {wording.percent(held_out)}"
     if rate is None:
         return _found("Keep the base, or train again for a shorter time.", f"{again} --epochs 1", why)
-    key = "preference_learning_rate" if "prefer" in training.get("phases", {}) else "learning_rate"
+    if _last_phase(training) == "pretrain":
+        half = _pretrain(run, learning_rate=rate / 2)
+        return _found("Train again at half the learning rate.", f"{again} {half}", why)
+    key = "preference_learning_rate" if _last_phase(training) == "prefer" else "learning_rate"
     return _found(
         "Keep the base; or train again at half the learning rate, which forgets less.",
         f"{again} --set train.{key}={rate / 2:.2g}",
@@ -122,20 +141,20 @@ def _prompt_is_enough(ladder: Mapping[str, Any] | None, name: str) -> dict[str, 
     return _found(f"Training is not needed for this: use {use}.", command, str(ladder["advice"]))
 
 
-def _few(records: int | None, command: str) -> dict[str, str] | None:
+def _few(records: int | None, ladder: str | None, again: str) -> dict[str, str] | None:
     if records is None or records >= FEW_RECORDS:
         return None
-    return _found(
-        "See first what a prompt alone can do; collect more data before you train again.",
-        command,
-        f"{records:,} records to train on made no clear difference",
-    )
+    why = f"{records:,} records to train on made no clear difference"
+    if ladder is None:
+        return _found("Collect more data before you train again.", again, why)
+    return _found("See first what a prompt alone can do; collect more data before you train again.", ladder, why)
 
 
-def _no_change(command: str) -> dict[str, str]:
-    return _found(
-        "See what a prompt alone can do with this base.", command, "training made no difference that can be told apart"
-    )
+def _no_change(ladder: str | None, again: str) -> dict[str, str]:
+    why = "training made no difference that can be told apart"
+    if ladder is None:
+        return _found("Add more data, and train again.", again, why)
+    return _found("See what a prompt alone can do with this base.", ladder, why)
 
 
 def _validations(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]]) -> charts.Points:
@@ -144,7 +163,7 @@ def _validations(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]])
     return [point for point in points if point[0] > 0]
 
 
-def _overfitted(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]], again: str) -> dict[str, str] | None:
+def _overfitted(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]], run: Path) -> dict[str, str] | None:
     points, best, epochs = _validations(training, metrics), training.get("best_step"), training.get("epochs")
     if not points or not best or not epochs:
         return None
@@ -152,39 +171,71 @@ def _overfitted(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]], 
     step, last = points[-1]
     if best >= EARLY * step or best not in losses or last < ROSE * losses[best]:
         return None
-    fewer = max(0.5, math.ceil(2 * epochs * best / training["steps"]) / 2)  # in halves of an epoch
+    fewer = _two_digits(epochs * best / training["steps"])
+    if fewer >= epochs:
+        return None
     return _found(
         "It learned by heart towards the end: train for fewer epochs.",
-        f"{again} {_epochs(training, fewer)}",
+        f"{train_command(run)} {_epochs(training, fewer, run)}",
         f"the validation loss was lowest at step {best:,} of {training['steps']:,} ({number(losses[best], 3)}) and "
         f"rose to {number(last, 3)}; the model of the best step was kept",
     )
 
 
-def _still_falling(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]], again: str) -> dict[str, str] | None:
+def _two_digits(value: float) -> float:
+    """Rounded down: up could be a step more.
+
+    >>> _two_digits(0.667), _two_digits(1.0), _two_digits(12.9), _two_digits(0.30000000000000004)
+    (0.66, 1.0, 12.0, 0.3)
+    """
+    digits = 1 - math.floor(math.log10(value))
+    return round(math.floor(value * 10**digits + 1e-6) / 10**digits, max(0, digits))
+
+
+def _still_falling(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]], run: Path) -> dict[str, str] | None:
     points, epochs = _validations(training, metrics), training.get("epochs")
-    if len(points) < 2 or not epochs or training.get("best_step") != points[-1][0]:
+    if len(points) < 2 or not epochs or training.get("best_step") != points[-1][0] or training.get("stopped"):
         return None
     (_, before), (_, last) = points[-2:]
     if before <= 0 or last > FALLS * before:
         return None
-    minutes = (training.get("plan") or {}).get("minutes")
-    more = f"--minutes {2 * minutes:g}" if minutes else _epochs(training, 2 * epochs)
+    plan, more = training.get("plan") or {}, []
+    plans = [phase.get("plan") or {} for phase in training.get("phases", {}).values()]
+    minutes = sum(each.get("minutes") or 0.0 for each in plans)  # each phase has its share of train.minutes
+    if not minutes or training["steps"] >= plan.get("total_steps", math.inf):  # the time did not end it
+        more.append(_epochs(training, 2 * epochs, run))
+    if minutes:
+        more.append(f"--minutes {2 * minutes:.4g}")
     return _found(
         "It was still learning when it ended: train for longer.",
-        f"{again} {more}",
+        f"{train_command(run)} {' '.join(more)}",
         f"the validation loss fell from {number(before, 3)} to {number(last, 3)} at the last validation",
     )
 
 
-def _epochs(training: Mapping[str, Any], epochs: float) -> str:
-    """The option for the last phase, which is the one whose curve was looked at."""
+def _last_phase(training: Mapping[str, Any]) -> str:
+    """The one whose curve and figures the report has."""
     phases = training.get("phases", {})
-    if "prefer" in phases:
-        return f"--set train.preference_epochs={epochs:g}"
-    if "pretrain" in phases and "sft" not in phases:
-        return f"--set 'train.pretrain={{epochs: {epochs:g}}}'"
+    return next((phase for phase in ("prefer", "sft", "pretrain") if phase in phases), "sft")
+
+
+def _epochs(training: Mapping[str, Any], epochs: float, run: Path) -> str:
+    """The option for the last phase."""
+    match _last_phase(training):
+        case "prefer":
+            return f"--set train.preference_epochs={epochs:g}"
+        case "pretrain":
+            return _pretrain(run, epochs=epochs)
     return f"--epochs {epochs:g}"
+
+
+def _pretrain(run: Path, **changed: float) -> str:
+    """``train.pretrain`` is set as a whole: what the run had stays beside what is changed."""
+    path = run / CONFIG
+    settings = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
+    values = ((settings.get("train") or {}).get("pretrain") or {}) | changed
+    text = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+    return f"--set {quote(f'train.pretrain={text}')}"
 
 
 def _weak_slice(held_out: Mapping[str, Any], again: str) -> dict[str, str] | None:
@@ -195,7 +246,8 @@ def _weak_slice(held_out: Mapping[str, Any], again: str) -> dict[str, str] | Non
     weak = [
         each
         for each in held_out.get("slices") or []
-        if each["by"] in ("source", "topic") and each["name"] not in ("", "other") and each["groups"] >= FEW_GROUPS
+        if each["by"] in ("source", "topic") and each["name"] not in ("", OTHER, NO_TOPIC)
+        and each["groups"] >= FEW_GROUPS
         and each["tuned"] is not None and each["improvement"] is not None
         and (each["improvement"]["high"] < 0 or each["tuned"]["low"] > overall["high"])
     ]  # fmt: skip
@@ -217,8 +269,8 @@ def _not_promoted(report: Mapping[str, Any], name: str) -> dict[str, str] | None
     first = unmet[0]
     more = f" ({len(unmet)} requirements are not met)" if len(unmet) > 1 else ""
     return _found(
-        f"Do not put it to use yet: “{first['require']}” is not met{more}.", f"ownchat chat {name} --compare",
-        first["why"],
+        f"Do not put it to use yet: “{first['require']}” is not met{more}.",
+        read_command(name, from_nothing=bool(report["held_out"].get("from_nothing"))), first["why"],
     )  # fmt: skip
 
 

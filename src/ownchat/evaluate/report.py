@@ -32,7 +32,8 @@ from ownchat.monitor.events import read_lines
 if TYPE_CHECKING:
     from ownchat.evaluate.held_out import Result
 
-JSON, LADDER = "report.json", "ladder.json"
+JSON = "report.json"
+LADDER, LADDER_ANSWERS, LADDER_PROMPT = "ladder.json", "ladder-answers.jsonl", "ladder-prompt.yaml"  # beside it
 PHASES = ("prefer", "sft", "pretrain")  # the last one that ran is the one whose curves count
 SAMPLES = "samples.jsonl"  # of the phase pretrain
 SETTINGS = "config.yaml"  # of the run
@@ -52,6 +53,7 @@ def build(result: Result, *, train: Path, run: Path) -> dict[str, Any]:
         "records": result.records,
         "tokens": result.tokens,
         "groups": result.groups,
+        "answer_groups": result.answer_groups,
         "preferences": None if result.preferences is None else asdict(result.preferences),
         "labels": None if result.labels is None else asdict(result.labels),
         "judge": None if result.judge is None else asdict(result.judge),

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ownchat.evaluate import cells
+from ownchat.evaluate.gates import judge_prefers
+from ownchat.evaluate.slices import FEW_GROUPS
 from ownchat.evaluate.wording import duration, interval, number
 
 LARGEST_TABLE = 40  # labels: a table of more is in report.json only
-FEW_GROUPS = 5  # of a slice: with fewer its interval is too narrow to be trusted
 
 BY = {"source": "by source", "topic": "by topic", "length": "by length of the reply"}
 
@@ -53,9 +54,9 @@ def judge(held_out: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"model": found["model"], "verdict": "No pair of answers was judged", "rows": [], "svg": "",
                 "trust": _failed(found)}  # fmt: skip
     tuned, base = found["tuned"], found["base"]
-    if tuned["low"] > base["high"]:
+    if judge_prefers(tuned, base):
         verdict = "The judge prefers the tuned model"
-    elif base["low"] > tuned["high"]:
+    elif judge_prefers(base, tuned):
         verdict = "The judge prefers the base"
     else:
         verdict = "The judge sees no clear difference"

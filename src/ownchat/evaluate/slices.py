@@ -16,6 +16,8 @@ By = Literal["source", "topic", "length"]
 
 MOST = 8  # parts of one sort that are named; what is rarer goes together
 OTHER = "other"
+NO_TOPIC = "no topic"
+FEW_GROUPS = 5  # of a slice: with fewer its interval is too narrow to be trusted
 # Tags that say how a record came to be or what is wrong with it, and not what it is about.
 NO_TOPICS = frozenset(("synthetic", "grounded", "quoted", "posts", "crowd", "toxic", "off-topic", "contradiction"))
 
@@ -79,7 +81,7 @@ def topic(item: Record) -> str:
     ('refunds', 'no topic')
     """
     tags = [tag for tag in item["tags"] or () if tag not in NO_TOPICS and not tag.startswith("scores ")]
-    return tags[0] if tags else "no topic"
+    return tags[0] if tags else NO_TOPIC
 
 
 def frequent(names: Sequence[Any]) -> list[str]:

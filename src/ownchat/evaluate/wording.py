@@ -207,14 +207,28 @@ def _share(estimate: Estimate) -> tuple[str, str]:
     return number(percent["value"], 0), interval(percent, 0)
 
 
+_ONE_GROUP = "Of its own answers nothing can be said: all questions that it answered belong to one group."
+
+
+def answer_groups(held_out: Mapping[str, Any]) -> int:
+    """Groups of the questions that were answered; reports of before have those of all records only.
+
+    >>> answer_groups({"groups": 50, "answer_groups": 12}), answer_groups({"groups": 50})
+    (12, 50)
+    """
+    return int(held_out.get("answer_groups", held_out["groups"]))
+
+
 def _of_answers(held_out: Mapping[str, Any]) -> str:
     if held_out.get("from_nothing"):
         return ""
     if (held_out.get("labels") or {}).get("difference"):
-        return _of_labels(held_out["labels"])
+        return _ONE_GROUP if answer_groups(held_out) < 2 else _of_labels(held_out["labels"])
     difference = held_out["difference"]["chrf"]
     if difference is None:
         return ""
+    if answer_groups(held_out) < 2:
+        return _ONE_GROUP
     base, tuned = (number(held_out[side]["chrf"]["value"], 1) for side in ("base", "tuned"))
     values = f"from {base} to {tuned}"
     if difference["low"] > 0:
@@ -240,6 +254,8 @@ def _of_labels(labels: Mapping[str, Any]) -> str:
 def _of_size(held_out: Mapping[str, Any]) -> str:
     if 2 <= held_out["groups"] < FEW_GROUPS:
         return f"With {held_out['groups']} groups only, the intervals are too narrow: take them as a hint."
+    if 2 <= answer_groups(held_out) < FEW_GROUPS and not held_out.get("from_nothing"):
+        return f"Its answers are of {answer_groups(held_out)} groups only: take their intervals as a hint."
     return ""
 
 

@@ -43,9 +43,11 @@ class Answered:
     prompt_tokens: int
     completion_tokens: int
     error: str | None = None
+    unusable: bool = False  # the error is the server's (down, key refused, too slow), and not of this prompt
 
 
 AnswerFunction = Callable[[Sequence[Sequence[Message]]], list[Answered]]
+Arrived = Callable[[int, Answered], object]  # told of each answer as it comes, with the row of its prompt
 
 
 def answer_all(
@@ -56,18 +58,20 @@ def answer_all(
     sampling: Sampling = GREEDY,
     progress: Callable[[int], object] | None = None,
     at_once: int = 8,
+    arrived: Arrived | None = None,
 ) -> list[Answered]:
     """One answer for each prompt (the messages up to the reply), in their order.
 
     A model in this process answers in batches where ``sampling`` is plainly greedy, else one after the other. A server
     is asked ``at_once`` questions in parallel, each with the retries of its engine; where it cannot be used at all
-    (down, key refused, model unknown) the rest is not asked. ``progress(1)`` is called for each answer.
+    (down, key refused, model unknown) the rest is not asked. ``progress(1)`` is called for each answer, and before it
+    ``arrived``: of a batch when the whole of it is there.
     """
     if not prompts:
         return []
     if hasattr(engine, "answer_batch") and sampling == Sampling(seed=sampling.seed):
-        return _batched(cast("HfEngine", engine), prompts, max_tokens, progress)
-    from ownchat.generate.openai import OpenAIEngine, Unusable
+        return _batched(cast("HfEngine", engine), prompts, max_tokens, progress, arrived)
+    from ownchat.generate.openai import Busy, OpenAIEngine, Unusable
 
     gone: list[str] = []  # why the server cannot be used
     if isinstance(engine, OpenAIEngine):
@@ -78,7 +82,7 @@ def answer_all(
 
     def ask(messages: Sequence[Message]) -> Answered:
         if gone:
-            return Answered("", 0.0, 0, 0, gone[0])
+            return Answered("", 0.0, 0, 0, gone[0], unusable=True)
         start = time.monotonic()
         try:
             text, last = "", Delta("")
@@ -88,12 +92,13 @@ def answer_all(
         except UserError as error:
             if isinstance(error, Unusable):
                 gone.append(error.what)
-            return Answered("", time.monotonic() - start, 0, 0, error.what)
+            unusable = isinstance(error, Unusable | Busy)
+            return Answered("", time.monotonic() - start, 0, 0, error.what, unusable)
         usage = last.usage
         tokens = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
         return Answered(text.strip(), time.monotonic() - start, *tokens)
 
-    return _in_threads(ask, prompts, at_once if isinstance(engine, OpenAIEngine) else 1, progress)
+    return _in_threads(ask, prompts, at_once if isinstance(engine, OpenAIEngine) else 1, progress, arrived)
 
 
 def _batched(
@@ -101,31 +106,45 @@ def _batched(
     prompts: Sequence[Sequence[Message]],
     max_tokens: int,
     progress: Callable[[int], object] | None,
+    arrived: Arrived | None,
 ) -> list[Answered]:
     from ownchat.tokenizer.render import prompt_ids
 
     answers: list[Answered | None] = [None] * len(prompts)
     rendered: dict[int, list[int]] = {}
+
+    def done(row: int, answer: Answered) -> None:
+        answers[row] = answer
+        if arrived is not None:
+            arrived(row, answer)
+
     for row, messages in enumerate(prompts):
-        ids = prompt_ids(engine.tokenizer, messages)
+        ids: list[int] = []
+        why = None
+        try:
+            ids = prompt_ids(engine.tokenizer, messages)
+        except UserError as error:  # what this template does not take: a system message, two of one role in a row
+            why = error.what
         if engine.context is not None and len(ids) >= engine.context:
             why = f"{len(ids):,} tokens do not fit: the model's context is {engine.context:,} tokens"
-            answers[row] = Answered("", 0.0, len(ids), 0, why)
-            if progress is not None:
-                progress(1)
-        else:
+        if why is None:
             rendered[row] = ids
+            continue
+        done(row, Answered("", 0.0, len(ids), 0, why))
+        if progress is not None:
+            progress(1)
     for rows in batches({row: len(ids) for row, ids in rendered.items()}):
         start = time.monotonic()
         made = engine.answer_batch([rendered[row] for row in rows], max_tokens, progress=progress)
         share = (time.monotonic() - start) / len(rows)
         for row, ids in zip(rows, made, strict=True):
-            answers[row] = Answered(engine.text(ids).strip(), share, len(rendered[row]), len(ids))
+            done(row, Answered(engine.text(ids).strip(), share, len(rendered[row]), len(ids)))
     return cast(list[Answered], answers)
 
 
 def batches(lengths: dict[int, int], tokens: int = BATCH_TOKENS, rows: int = BATCH_ROWS) -> list[list[int]]:
-    """Rows by falling length, in batches of at most ``rows`` and, padded to the longest, ``tokens``.
+    """Rows by falling length, in batches of at most ``rows`` and, padded to the longest, ``tokens``: what does not fit
+    into memory shows itself at once.
 
     >>> batches({0: 10, 1: 50, 2: 40, 3: 10}, tokens=100)
     [[1, 2], [0, 3]]
@@ -144,6 +163,7 @@ def _in_threads(
     prompts: Sequence[Sequence[Message]],
     at_once: int,
     progress: Callable[[int], object] | None,
+    arrived: Arrived | None,
 ) -> list[Answered]:
     """``ask`` for each prompt. The threads are daemons: an interrupted program does not wait for a slow server."""
     todo = deque(enumerate(prompts))
@@ -170,6 +190,8 @@ def _in_threads(
             if isinstance(answer, BaseException):
                 raise answer
             answers[row] = answer
+            if arrived is not None:
+                arrived(row, answer)
             if progress is not None:
                 progress(1)
     finally:
@@ -177,9 +199,12 @@ def _in_threads(
     return [answers[row] for row in range(len(prompts))]
 
 
-def remembered(answer: AnswerFunction, path: Path, key: str) -> AnswerFunction:
+def remembered(
+    answer: Callable[[Sequence[Sequence[Message]], Arrived], list[Answered]], path: Path, key: str
+) -> AnswerFunction:
     """``answer`` that keeps what came in a JSON Lines file and asks nothing twice: answers cost time, or money.
 
+    ``answer`` tells of each answer as it comes, and then it is written: an interrupted program has kept it.
     ``key``: everything but the messages that an answer depends on (model, sampling). What failed is not kept. The file
     holds answers and no questions, and is for its owner alone.
     """
@@ -195,18 +220,20 @@ def remembered(answer: AnswerFunction, path: Path, key: str) -> AnswerFunction:
             if name not in known:
                 first.setdefault(name, row)
         todo = list(first.values())
-        made = answer([prompts[row] for row in todo]) if todo else []
-        fresh = {names[row]: one for row, one in zip(todo, made, strict=True)}
-        lines = [
-            json.dumps({"key": name} | asdict(one), ensure_ascii=False) + "\n"
-            for name, one in fresh.items()
-            if one.error is None
-        ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
-            lines.insert(0, "\n")  # after half a line of a program that was killed
+        half = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")  # of a program that was killed
         with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
-            file.write("".join(lines).encode("utf-8", "replace"))
+            if half:
+                file.write(b"\n")
+
+            def keep(row: int, one: Answered) -> None:
+                if one.error is None:
+                    line = json.dumps({"key": names[todo[row]]} | asdict(one), ensure_ascii=False) + "\n"
+                    file.write(line.encode("utf-8", "replace"))
+                    file.flush()
+
+            made = answer([prompts[row] for row in todo], keep) if todo else []
+        fresh = {names[row]: one for row, one in zip(todo, made, strict=True)}
         return [known[name] if name in known else fresh[name] for name in names]
 
     return ask

@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ownchat.errors import ModelError, RunError, UserError
+from ownchat.generate.answering import BATCH_ROWS, batches
 from ownchat.generate.detokenize import Detokenizer, StopFilter, decode
 from ownchat.generate.end_tokens import end_token_ids
 from ownchat.generate.engine import BASE, Delta, FinishReason, Request, Usage
@@ -24,7 +25,6 @@ from ownchat.monitor.progress import say
 from ownchat.tokenizer.render import prompt_ids
 
 CHUNK_TOKENS = 1024  # of a prompt in one forward pass: bounds memory, and how long a cancel can wait
-BATCH_TOKENS = 8_192  # of the prompts that are answered together, padding included
 SCORE_TOKENS = 512  # whose logits are held at once in score(): 100 MB with a vocabulary of 49,152
 
 
@@ -152,7 +152,7 @@ class HfEngine:
         *,
         adapter: str | None = None,
         progress: Callable[[int], object] | None = None,
-        batch_size: int = 32,
+        batch_size: int = BATCH_ROWS,
     ) -> list[list[int]]:
         """Greedy answers to rendered prompts, in their order; the end token, if one came, is the last token.
 
@@ -164,7 +164,7 @@ class HfEngine:
         self._check_adapter(adapter)
         limits = [min(max_tokens, self._room(prompt)) for prompt in prompts]
         answers: list[list[int]] = [[] for _ in prompts]
-        waiting = _batches([len(prompt) for prompt in prompts], batch_size)
+        waiting = batches(dict(enumerate(map(len, prompts))), rows=batch_size)
         guard = Guard() if self._device.type == "cpu" else None
         while waiting:
             rows = waiting.pop(0)
@@ -349,21 +349,6 @@ class HfEngine:
         if len(prompt) >= self.context:
             raise _too_long(len(prompt), self.context)
         return self.context - len(prompt)
-
-
-def _batches(lengths: Sequence[int], rows: int, tokens: int = BATCH_TOKENS) -> list[list[int]]:
-    """Prompts by number, the longest first: what does not fit into memory shows itself at once.
-
-    >>> _batches([10, 50, 40, 10], rows=3, tokens=100)
-    [[1, 2], [0, 3]]
-    """
-    batches: list[list[int]] = []
-    for number in sorted(range(len(lengths)), key=lambda number: lengths[number], reverse=True):
-        if batches and len(batches[-1]) < rows and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= tokens:
-            batches[-1].append(number)
-        else:
-            batches.append([number])
-    return batches
 
 
 def _too_long(num_tokens: int, context: int) -> UserError:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 from ownchat.errors import UserError
+from ownchat.generate.connection import Connection
 from ownchat.generate.engine import Delta, FinishReason, Message, Request, Sampling, Usage
 from ownchat.monitor.progress import say
 
 NOT_OPENAI = "the server's answer is not an OpenAI one"
 SENT = ("role", "content", "name", "tool_calls", "tool_call_id")  # of a message; weights and times are ours
 LOOK_SECONDS = 0.05  # between two looks at cancel
+READER = "answer of a server"  # the thread that reads one
 MOST_WORDS = 200  # characters of a server's own words in a message of ours
 
 # What servers refuse that others need. A refusal is remembered, and the request is made again in the other form.
@@ -32,6 +32,10 @@ OTHER_FORM = {"max_tokens": "max_completion_tokens", "seed": None, "stream_optio
 
 class Unusable(UserError):
     """The server is down, refuses the key, or has no such model: no other request would fare better."""
+
+
+class Busy(UserError):
+    """The server is too slow, or has had enough requests: another prompt would fare no better now."""
 
 
 def is_url(name: str) -> bool:
@@ -93,6 +97,8 @@ class OpenAIEngine:
                 try:
                     listed = list(getattr(self._client.models.list(), "data", None) or [])
                     found = [str(name) for item in listed if (name := getattr(item, "id", None))]
+                except (AttributeError, TypeError, ValueError) as error:  # a web page, or a list: the SDK trips over it
+                    raise Unusable(NOT_OPENAI, where=self.url, fix=self._address()) from error
                 except Exception as error:
                     raise self._explained(error, "/models") from error
                 if not found:
@@ -111,13 +117,14 @@ class OpenAIEngine:
             try:
                 return self._whole(self._create(parameters, stream=False))
             except UserError as error:
-                if error.what != NOT_OPENAI or not left:
+                if isinstance(error, Unusable) or error.what != NOT_OPENAI or not left:
                     raise
                 time.sleep(1 / (left + 1))
         raise AssertionError("the last round returns or raises")
 
     def stream(self, request: Request, cancel: Event | None = None) -> Iterator[Delta]:
-        """The answer as it comes. ``cancel`` hangs up at once, also while the server still thinks.
+        """The answer as it comes. ``cancel`` hangs up at once, also while the server still thinks; then nothing is
+        asked again. (While a connection is being made: as soon as it is.)
 
         Raises :class:`~ownchat.errors.UserError` at once for what a server cannot be asked; an answer that breaks off
         raises when it does. ``usage`` is 0 and 0 where the server does not count.
@@ -126,22 +133,24 @@ class OpenAIEngine:
 
     def _answer(self, parameters: dict[str, Any], cancel: Event) -> Iterator[Delta]:
         pieces: SimpleQueue[Any] = SimpleQueue()  # chunks, an error, or None at the end
-        left, opened = Event(), []
-        over = False  # then the connection is back in the pool, for another request
+        connection = Connection()
 
         def read() -> None:
             try:
-                with self._create(parameters | {"stream_options": {"include_usage": True}}, stream=True) as stream:
-                    opened.append(stream.response)
+                client = self._client.with_options(http_client=connection.client)
+                sent = parameters | {"stream_options": {"include_usage": True}}
+                with self._create(sent, stream=True, client=client) as stream:
                     for chunk in stream:
-                        if left.is_set():
+                        if connection.left.is_set():
                             return
                         pieces.put(chunk)
                 pieces.put(None)
             except BaseException as error:  # raised again in the caller's thread
                 pieces.put(error)
+            finally:
+                connection.client.close()
 
-        Thread(target=read, daemon=True).start()
+        Thread(target=read, name=READER, daemon=True).start()
         reason, usage = None, Usage(0, 0)
         try:
             while True:
@@ -152,20 +161,18 @@ class OpenAIEngine:
                     piece = pieces.get(timeout=LOOK_SECONDS)
                 except Empty:
                     continue
-                over = piece is None or isinstance(piece, BaseException)
                 if piece is None:
                     break
                 if isinstance(piece, BaseException):
                     raise piece if isinstance(piece, UserError) else self._explained(piece, streaming=True) from piece
                 usage = _usage(piece) or usage
-                for choice in (getattr(piece, "choices", None) or [])[:1]:
+                choices: Any = getattr(piece, "choices", None)
+                for choice in choices[:1] if isinstance(choices, list) else []:
                     reason = self._reason(getattr(choice, "finish_reason", None)) or reason
-                    if text := getattr(getattr(choice, "delta", None), "content", None):
+                    if text := self._text(getattr(choice, "delta", None)):
                         yield Delta(text)
         finally:
-            left.set()
-            for response in [] if over else opened:
-                _hang_up(response)
+            connection.hang_up()
         if reason is None:
             raise UserError("the answer broke off", where=self.url, fix="ask again, or look at the server's own log")
         yield Delta("", finish_reason=reason, usage=usage)
@@ -248,7 +255,7 @@ class OpenAIEngine:
             parameters["response_format"] = {"type": "json_schema", "json_schema": form}
         return parameters
 
-    def _create(self, parameters: Mapping[str, Any], *, stream: bool) -> Any:
+    def _create(self, parameters: Mapping[str, Any], *, stream: bool, client: Any = None) -> Any:
         """The SDK's call; a parameter that the server refuses by name is written in its other form, or left out."""
         while True:
             sent = dict(parameters)
@@ -257,7 +264,7 @@ class OpenAIEngine:
                 if other is not None:
                     sent[other] = value
             try:
-                return self._client.chat.completions.create(model=self.model, stream=stream, **sent)
+                return (client or self._client).chat.completions.create(model=self.model, stream=stream, **sent)
             except UserError:
                 raise
             except Exception as error:
@@ -271,16 +278,29 @@ class OpenAIEngine:
     def _whole(self, reply: Any) -> Delta:
         choices: Any = getattr(reply, "choices", None)
         said = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-        if said is None:
-            raise UserError(NOT_OPENAI, where=self.url, fix="check the URL")
+        if not hasattr(said, "content"):
+            raise UserError(NOT_OPENAI, where=self.url, fix=self._address())
         reason = self._reason(getattr(choices[0], "finish_reason", None)) or "stop"
-        return Delta(getattr(said, "content", None) or "", finish_reason=reason, usage=_usage(reply) or Usage(0, 0))
+        return Delta(self._text(said), finish_reason=reason, usage=_usage(reply) or Usage(0, 0))
+
+    def _text(self, said: object) -> str:
+        """The text of a message or of a piece; of parts those that are text (others are thoughts)."""
+        content: Any = getattr(said, "content", None)
+        if isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content):
+            texts = [part.get("text") for part in content if part["type"] == "text"]
+            content = "".join(texts) if all(isinstance(text, str) for text in texts) else content
+        if content is None or isinstance(content, str):
+            return content or ""
+        raise UserError(NOT_OPENAI, where=self.url, fix=self._address())
 
     def _reason(self, given: object) -> FinishReason | None:
         """Theirs as ours; an answer that a filter withheld is none."""
         if given == "content_filter":
             raise UserError("the server's filter withheld the answer", where=self.url, fix="ask something else")
         return None if given is None else "length" if given == "length" else "stop"
+
+    def _address(self, check: str = "check the URL") -> str:
+        return check + ("" if "/v1" in self.url else "; most servers' URLs end in /v1")
 
     def _explained(self, error: BaseException, path: str = "", *, streaming: bool = False) -> UserError:
         """What went wrong in a person's words. Of the server's own only those that say what it refuses are repeated."""
@@ -290,17 +310,17 @@ class OpenAIEngine:
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return Unusable("the server refuses the key", where=where, fix="set OPENAI_API_KEY")
         if isinstance(error, openai.NotFoundError):
-            fix = "check the name of the model" + ("" if "/v1" in where else "; most servers' URLs end in /v1")
+            fix = self._address("check the name of the model")
             what = f'the server does not know the model "{self._model}"' if not path else f"the server has no {path}"
             return Unusable(what, where=where, fix=fix)
         if isinstance(error, openai.RateLimitError):
-            return UserError(
+            return Busy(
                 "the server has had enough requests (429)", where=where,
-                fix="run again later: what was answered is kept; or check your quota",
+                fix="ask again later, or check your quota",
             )  # fmt: skip
         if isinstance(error, openai.APITimeoutError):
-            fix = "run again: what was answered is kept"
-            return UserError(f"no answer within {self._timeout:.0f} seconds", where=where, fix=fix)
+            fix = "ask again, or look at the server's own log"
+            return Busy(f"no answer within {self._timeout:.0f} seconds", where=where, fix=fix)
         if isinstance(error, openai.APIConnectionError) and streaming:
             return UserError("the answer broke off", where=where, fix="ask again, or look at the server's own log")
         if isinstance(error, openai.APIConnectionError):
@@ -315,7 +335,8 @@ class OpenAIEngine:
         if type(error) is openai.APIError:  # in a stream: the server says that it failed
             return UserError(f"the server gave up: {_words(error)}", where=where, fix="look at the server's own log")
         if isinstance(error, openai.OpenAIError | ValueError):
-            return UserError(NOT_OPENAI, where=where, fix="check the URL")
+            kind = Unusable if path == "/models" else UserError  # without a model nothing can be asked
+            return kind(NOT_OPENAI, where=where, fix=self._address())
         raise error
 
 
@@ -355,9 +376,3 @@ def _usage(reply: Any) -> Usage | None:
     usage = getattr(reply, "usage", None)
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     return Usage(*counts) if all(isinstance(count, int) for count in counts) else None  # type: ignore[arg-type]
-
-
-def _hang_up(response: Any) -> None:
-    """End a connection that another thread may wait on: after a plain close it would go on waiting, as the server."""
-    with suppress(Exception):  # it is over already
-        response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)

@@ -11,6 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ownchat.errors import ConfigError
 
 MOST_CHARS = 200_000  # of one rendered text
+MOST_LEVELS = 40  # of its template
 FILTERS = ("capitalize", "d", "default", "lower", "title", "trim", "upper")  # none makes a text much longer
 TESTS = ("defined", "undefined")
 ALLOWED = (
@@ -29,7 +30,12 @@ def render(text: str, variables: Mapping[str, str], *, where: str = "prompt") ->
         return text
     check_template(text, where=where)
     try:
-        rendered = _environment().from_string(text).render(dict(variables))
+        rendered, chars = [], 0
+        for piece in _environment().from_string(text).generate(dict(variables)):  # stops before memory is full
+            rendered.append(piece)
+            chars += len(piece)
+            if chars > MOST_CHARS:
+                break
     except UndefinedError as error:
         missing = sorted(used_variables(text, where=where) - set(variables))
         raise ConfigError(
@@ -38,9 +44,9 @@ def render(text: str, variables: Mapping[str, str], *, where: str = "prompt") ->
         ) from error  # fmt: skip
     except Exception as error:  # a filter that does not fit its value
         raise ConfigError(f"the text cannot be made: {error}", where=where) from error
-    if len(rendered) > MOST_CHARS:
-        raise ConfigError(f"{len(rendered):,} characters are too many", where=where, fix=f"{MOST_CHARS:,} at most")
-    return rendered
+    if chars > MOST_CHARS:
+        raise ConfigError(f"the text has more than {MOST_CHARS:,} characters", where=where, fix="shorten it")
+    return "".join(rendered)
 
 
 def used_variables(text: str, *, where: str = "prompt") -> set[str]:
@@ -89,10 +95,20 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def _tree(text: str, where: str) -> nodes.Template:
+    """The parsed template: of few levels, since Jinja's time for a text grows with their third power."""
+    nested = ConfigError("the text is nested too deeply", where=where, fix=f"{MOST_LEVELS} levels at most")
     try:
-        return _environment().parse(text)
+        tree = _environment().parse(text)
     except TemplateSyntaxError as error:
         raise ConfigError(
             f"line {error.lineno} of the text cannot be read: {error.message}", where=where,
             fix="a variable is {{name}}; write {{ '{{' }} for two braces that are none",
         ) from error  # fmt: skip
+    except RecursionError as error:
+        raise nested from error
+    level: list[nodes.Node] = [tree]
+    for _ in range(MOST_LEVELS):
+        level = [child for node in level for child in node.iter_child_nodes()]
+    if level:
+        raise nested
+    return tree

@@ -11,6 +11,7 @@ import getpass
 import os
 import re
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from ownchat.generate.prompt_text import check_template, escape, render
 Parameter = float | int | str | list[str]
 
 MOST_FILE_BYTES = 1_000_000
+MOST_RENDERED = 2_000_000  # characters of all examples together
 MOST_RETRIEVED = 64
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
 PARAMETERS = ("max_tokens", *SAMPLING)
@@ -90,10 +92,14 @@ def apply(
     if prompt.system is not None:
         text = render(prompt.system, values, where=f"{prompt.label}, system")
         head = [{"role": "system", "content": text}] if text.strip() else []
-    shown = []
+    shown, chars = [], 0
     for number, pair in enumerate(prompt.examples, 1):
-        question, reply = (render(text, values, where=f"{prompt.label}, example {number}") for text in pair)
+        where = f"{prompt.label}, example {number}"
+        question, reply = (render(text, values, where=where) for text in pair)
         shown.append((question, reply))
+        chars += len(question) + len(reply)
+        if chars > MOST_RENDERED:
+            raise ConfigError(f"examples of more than {MOST_RENDERED:,} characters", where=where, fix="shorten them")
     for question, reply in [*shown, *reversed(retrieved)]:
         head += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return head + turns
@@ -155,6 +161,16 @@ def check_name(name: str) -> str:
             fix="letters, digits, dashes and underscores; a file is given with its folder: ./prompt.yaml",
         )  # fmt: skip
     return name
+
+
+def name_from(text: str) -> str:
+    """A name that can be a prompt's, as near to ``text`` as may be.
+
+    >>> name_from("Büro v1.2"), name_from("..."), name_from("inbox-2")
+    ('Buro-v1-2', 'prompt', 'inbox-2')
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-_")[:64] or "prompt"
 
 
 def load(name_or_path: str | Path) -> Prompt:
@@ -219,7 +235,7 @@ def read(path: Path) -> Prompt:
         if path.stat().st_size > MOST_FILE_BYTES:
             raise ConfigError("too large for a prompt", where=where, fix=f"{MOST_FILE_BYTES:,} bytes at most")
         text = path.read_text(encoding="utf-8-sig")
-        values = {"system": escape(text.strip())} if path.suffix.lower() in (".txt", ".md") else yaml.safe_load(text)
+        values = {"system": escape(text.strip())} if path.suffix.lower() in (".txt", ".md") else _yaml(text, where)
     except FileNotFoundError as error:
         raise ConfigError("there is no such file", where=where, fix="check the path") from error
     except yaml.YAMLError as error:
@@ -232,6 +248,15 @@ def read(path: Path) -> Prompt:
     return _prompt(values, where)
 
 
+def _yaml(text: str, where: str) -> Any:
+    """Without aliases: a few lines of them stand for more than fits into memory."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            place = f"line {event.start_mark.line + 1}: " if event.start_mark is not None else ""
+            _must(False, f"{place}an alias (*NAME) cannot be used", where)
+    return yaml.safe_load(text)
+
+
 def _prompt(values: Any, where: str) -> Prompt:
     _must(isinstance(values, dict), "the file must hold lines such as system: TEXT", where)
     for key in values:
@@ -240,20 +265,22 @@ def _prompt(values: Any, where: str) -> Prompt:
             raise ConfigError(f'unknown key "{str(key)[:40]}"', where=where, fix=fix)
     given = {key: value for key, value in values.items() if value is not None}
     _must(isinstance(given.get("system", ""), str), "system must be a text", where)
+    _must(isinstance(given.get("note", ""), str), "note must be a text", where)
     retrieve = given.get("retrieve", 0)
     _must(type(retrieve) is int and 0 <= retrieve <= MOST_RETRIEVED, f"retrieve is 0 to {MOST_RETRIEVED}", where)
     variables = given.get("variables", {})
     _must(isinstance(variables, dict), "variables must be lines of name: value", where)
     for name, value in variables.items():
         _must(isinstance(name, str) and name.isidentifier(), f'"{str(name)[:40]}" cannot be a variable', where)
-        _must(isinstance(value, str | int | float), f"the variable {name} must be a text", where)
+        good = isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 10**18)
+        _must(good, f"the variable {name} must be a text", where)
     made = Prompt(
         system=given.get("system"),
         examples=_examples(given.get("examples", []), where),
         retrieve=retrieve,
         variables={name: str(value) for name, value in variables.items()},
         parameters=_parameters(given.get("parameters", {}), where),
-        note=str(given.get("note", "")),
+        note=given.get("note", ""),
     )
     check(made, where=where)
     return made
@@ -316,7 +343,7 @@ def to_yaml(prompt: Prompt, *, made: str | None = None, by: str | None = None) -
         "retrieve": prompt.retrieve,
         "parameters": dict(prompt.parameters),
     }
-    given = {key: value for key, value in values.items() if value}
+    given = {key: value for key, value in values.items() if value or (key == "system" and value is not None)}
     return yaml.dump(given, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 

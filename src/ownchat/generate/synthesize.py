@@ -163,7 +163,13 @@ def _asked(
 
 
 def _ask_and_keep(ask: Ask, messages: list[Message], key: str, replies: _Replies) -> str | None:
-    reply = ask(messages)
+    try:
+        reply = ask(messages)
+    except UserError as error:
+        if not replies.kept:
+            raise
+        fix = f"{error.fix}; run again: what was answered is kept".removeprefix("; ")
+        raise type(error)(error.what, where=error.where, fix=fix) from error
     replies.put(key, reply)
     return reply
 
@@ -238,6 +244,11 @@ class _Replies:
             place += len(line)
         if not line.endswith(b"\n"):
             self._file.write(b"\n")
+
+    @property
+    def kept(self) -> bool:
+        """Is there a file?"""
+        return self._file is not None
 
     def get(self, key: str) -> tuple[bool, str | None]:
         """Whether there is a reply, and which."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import yaml
 
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, REPORT, SPLITS, TOKENS, TRAIN, read_json
+from ownchat.config import FROM_NOTHING
 from ownchat.errors import RunError, UserError, printable
 from ownchat.pipeline.run import elapsed_text
 from ownchat.pipeline.runs import status
@@ -27,6 +27,7 @@ class Facts:
     """What a run's directory says; None or empty: it has not come so far."""
 
     name: str
+    called: str  # on a command line
     status: str
     settings: dict[str, Any]  # {"train.epochs": 2.0}, derived values included
     records: dict[str, int]  # by split
@@ -42,7 +43,7 @@ class Facts:
 @dataclass(frozen=True)
 class Comparison:
     """Runs beside the first of them. ``paired``: for each other one the paired figures, or why there are none.
-    ``recommendation``: ``{text, command, why}``."""
+    ``recommendation``: ``{run, text, command, why}``; ``run``: the name of the chosen one, or nothing."""
 
     runs: tuple[Facts, ...]
     differing: dict[str, list[Any]]  # settings that are not the same everywhere, in the order of the runs
@@ -68,6 +69,7 @@ def facts(run: Path) -> Facts:
     """Raises :class:`~ownchat.errors.RunError` for a directory that is no run."""
     if not (run / "config.yaml").is_file():
         raise RunError("this is not a run of ownchat", where=str(run), fix="ownchat runs lists them")
+    from ownchat.evaluate.recommendation import called
     from ownchat.evaluate.report import metrics, training
 
     sections = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) or {}
@@ -82,6 +84,7 @@ def facts(run: Path) -> Facts:
     contents = read_json(report) if report.is_file() else {}
     return Facts(
         name=run.name,
+        called=called(run),
         status=status(run),
         settings=settings,
         records={split: cleaned[split] for split in SPLITS if split in cleaned},
@@ -120,13 +123,14 @@ def _sum(counts: dict[str, int], what: str) -> int | None:
 
 def _paired(first: Path, second: Path) -> dict[str, Any] | str:
     from ownchat.evaluate import paired
+    from ownchat.evaluate.recommendation import called
 
     scores = []
     for run in (first, second):
         if not (run / REPORT / artifacts.MANIFEST).is_file():
             return f"{run.name} is not evaluated: {status(run)}"
         if (found := paired.load(run / REPORT)) is None:
-            return f"{run.name} was evaluated without scores of its records; once more: ownchat evaluate {run.name}"
+            return f"{run.name} was evaluated without scores of its records; once more: ownchat evaluate {called(run)}"
         scores.append(found)
     result = paired.paired(*scores)
     if result is None:
@@ -135,26 +139,55 @@ def _paired(first: Path, second: Path) -> dict[str, Any] | str:
 
 
 def recommend(runs: Sequence[Facts], pairs: Mapping[str, dict[str, Any] | str]) -> dict[str, str]:
-    """Which of the runs to use: the one that is better than the first by the largest difference; of those that cannot
-    be told apart, the first. One that does not meet its requirements is not recommended."""
-    first, others = runs[0], {run.name: run for run in runs[1:]}
-    measured = {name: found for name, found in pairs.items() if isinstance(found, dict)}
+    """Which of the runs to use: of those that meet their requirements, the one that is better than the first by the
+    largest part; of those that cannot be told apart, the first. One that does not meet its requirements is
+    recommended to nobody: where no other is left, its answers are to be read."""
+    by_name = {run.name: run for run in runs}
+    first, measured = runs[0].name, _measured(pairs)
     if not measured:
         why = "; ".join(str(found) for found in pairs.values())
-        return {"text": "They cannot be compared yet.", "command": "ownchat runs", "why": why}
-    better = [name for name, found in measured.items() if found["verdict"] == "better"]
-    chosen = first.name
-    if better:
-        chosen = min(better, key=lambda name: measured[name]["difference"]["value"])
-    run = others.get(chosen, first)
-    if run.promoted is False:
-        text = f"{chosen} has the best figures but does not meet its requirements: read its answers before you use it."
-        return {"text": text, "command": f"ownchat chat {quote(chosen)} --compare", "why": "see evaluate.require"}
-    why = "; ".join(verdict_line(first.name, name, found) for name, found in measured.items())
+        return {"run": "", "text": "They cannot be compared yet.", "command": "ownchat runs", "why": why}
+    better = better_ones(pairs)
+    equal = [name for name, found in measured.items() if found["verdict"] == "no clear difference"]
+    candidates = better or [first, *(name for name in equal if by_name[name].promoted)]
+    met = [name for name in candidates if by_name[name].promoted is not False]
+    if not met and by_name[first].promoted:
+        met = [first]
+    chosen, unmet = (met or candidates)[0], "does not meet its requirements"
+    if not met:
+        what = f"has the best figures but {unmet}" if better else f"{unmet}, and none of the others is better"
+        return _advice(by_name[chosen], f"{chosen} {what}: read its answers before you use it.", "see evaluate.require")
     text = f"Use {chosen}."
-    if not better and all(found["verdict"] == "no clear difference" for found in measured.values()):
+    if candidates[0] != chosen:
+        figures = "better figures" if better else "figures that cannot be told from these"
+        text += f" {candidates[0]} has {figures}, but {unmet}."
+    elif not better and len(equal) == len(measured):
         text = f"They cannot be told apart: keep {chosen}, or the one that costs least."
-    return {"text": text, "command": f"ownchat chat {quote(chosen)}", "why": why}
+    why = "; ".join(verdict_line(first, name, found) for name, found in measured.items())
+    return _advice(by_name[chosen], text, why, read=False)
+
+
+def _measured(pairs: Mapping[str, dict[str, Any] | str]) -> dict[str, dict[str, Any]]:
+    return {name: found for name, found in pairs.items() if isinstance(found, dict)}
+
+
+def better_ones(pairs: Mapping[str, dict[str, Any] | str]) -> list[str]:
+    """The names of those that are better than the first, the best one first: by the part of the first one's value
+    that they gain, since bits per byte stand beside losses where the tokens differ."""
+    measured = _measured(pairs)
+
+    def relative(name: str) -> float:
+        found = measured[name]
+        return float(found["difference"]["value"] / (found["first"]["value"] or 1.0))
+
+    return sorted((name for name, found in measured.items() if found["verdict"] == "better"), key=relative)
+
+
+def _advice(run: Facts, text: str, why: str, *, read: bool = True) -> dict[str, str]:
+    from ownchat.evaluate.recommendation import read_command
+
+    alone = not read or run.settings.get("model.base") == FROM_NOTHING
+    return {"run": run.name, "text": text, "command": read_command(run.called, from_nothing=alone), "why": why}
 
 
 # ------------------------------------------------------------------------------------------------------ printing
@@ -162,6 +195,8 @@ def recommend(runs: Sequence[Facts], pairs: Mapping[str, dict[str, Any] | str]) 
 
 def lines(comparison: Comparison) -> list[str]:
     """The comparison for people."""
+    from ownchat.evaluate.page import public_setting
+
     runs = comparison.runs
     low, high = _span(loss for run in runs for _, loss in run.curve)
 
@@ -171,7 +206,8 @@ def lines(comparison: Comparison) -> list[str]:
     table = [["", *(run.name for run in runs)], each("status", lambda run: run.status)]
     if comparison.differing:
         table.append(["Settings that differ"])
-        table += [[f"  {key}", *map(_shown, values)] for key, values in comparison.differing.items()]
+        differing = comparison.differing.items()
+        table += [[f"  {key}", *(public_setting(key, value) for value in values)] for key, values in differing]
     table += [
         ["Data"],
         each("records (train, valid, test)", lambda run: ", ".join(f"{n:,}" for n in run.records.values())),
@@ -243,10 +279,6 @@ def _interval(found: dict[str, float] | None) -> str:
 
 def _number(value: float | None, unit: float = 1, digits: int = 0) -> str:
     return "" if value is None else f"{value / unit:,.{digits}f}"
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
 
 
 def _short(text: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ownchat import artifacts
-from ownchat.pipeline.compare import Comparison, Facts, verdict_line
+from ownchat.pipeline.compare import Comparison, Facts, better_ones, verdict_line
 
 FOLDER = "compare"  # in the home
 LONGEST_NAME = 120  # bytes of a file's name that names of runs may take
@@ -27,14 +27,17 @@ def write(comparison: Comparison, file: Path) -> None:
 def render_comparison(comparison: Comparison) -> str:
     """The page: who is better in words, then the figures with intervals drawn, and at the end what to do."""
     from ownchat.evaluate import cells, charts, sections, wording
-    from ownchat.evaluate.page import render
+    from ownchat.evaluate.page import public_setting, render
 
     runs, first = comparison.runs, comparison.runs[0].name
     verdicts = [(verdict_line(first, name, found), _colour(found)) for name, found in comparison.paired.items()]
     measured = {name: found for name, found in comparison.paired.items() if isinstance(found, dict)}
-    scale = cells.scale_of([found["difference"] for found in measured.values()], 0.0)
+    scales = {}  # one for each measure: a loss and bits per byte are no lengths of one kind
+    for measure in {found["measure"] for found in measured.values()}:
+        of_measure = [found["difference"] for found in measured.values() if found["measure"] == measure]
+        scales[measure] = _turned(cells.scale_of(of_measure, 0.0))
     pairs = [
-        {"name": name, **found, "svg": cells.forest(_gain(found["difference"]), _turned(scale))}
+        {"name": name, **found, "svg": cells.forest(_gain(found["difference"]), scales[found["measure"]])}
         for name, found in measured.items()
     ]
     return render(
@@ -45,7 +48,9 @@ def render_comparison(comparison: Comparison) -> str:
         first=first,
         pairs=pairs,
         measures=_measures(runs, [*wording.MEASURES, *wording.LABEL_MEASURES]),
-        differing={key: [_shown(value) for value in values] for key, values in comparison.differing.items()},
+        differing={
+            key: [public_setting(key, value) for value in values] for key, values in comparison.differing.items()
+        },
         facts=_facts(runs, wording, sections),
         chart=charts.compare_chart([(run.name, run.curve) for run in runs]),
         recommendation=comparison.recommendation,
@@ -57,10 +62,11 @@ def _headline(comparison: Comparison) -> str:
     first = comparison.runs[0].name
     if not measured:
         return "These runs cannot be compared yet"
-    better = [name for name, found in measured.items() if found["verdict"] == "better"]
+    better, chosen = better_ones(comparison.paired), comparison.recommendation["run"]
     if better:
-        best = min(better, key=lambda name: measured[name]["difference"]["value"])
-        return f"{best} is better than {first}"
+        if chosen in better:
+            return f"{chosen} is better than {first}"
+        return f"{better[0]} is better than {first}, but does not meet its requirements"
     if all(found["verdict"] == "worse" for found in measured.values()):
         return f"{first} is better than {' and '.join(measured)}"
     return f"No run is clearly better than {first}"
@@ -112,7 +118,3 @@ def _facts(runs: tuple[Facts, ...], wording: Any, sections: Any) -> list[tuple[s
         ("Time in all", each(lambda run: wording.duration((run.cost or {}).get("seconds")))),
         ("Energy", each(lambda run: sections.energy((run.cost or {}).get("watt_hours")))),
     ]
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)

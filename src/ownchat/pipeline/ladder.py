@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from shlex import quote
@@ -15,6 +15,7 @@ from ownchat.artifacts import CLEAN, REPORT, TRAIN, read_json
 from ownchat.config import FROM_NOTHING, Config, load_config
 from ownchat.errors import DataError, UserError
 from ownchat.generate.openai import OpenAIEngine, parse_model
+from ownchat.pipeline.ladder_prices import Prices
 from ownchat.pipeline.ladder_runs import run_of, trained_rungs
 from ownchat.pipeline.lines import counted
 from ownchat.pipeline.run import Say, elapsed_text, evaluate
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ownchat.data.records import Record
     from ownchat.evaluate.answer_scores import Metric
     from ownchat.evaluate.ladder import Fits, Row, Rung
-    from ownchat.generate.answering import Answered, AnswerFunction
+    from ownchat.generate.answering import Answered, AnswerFunction, Arrived
     from ownchat.generate.hf import HfEngine
     from ownchat.generate.prompts import Prompt
 
@@ -31,20 +32,6 @@ NAME, ANSWERS, PROMPT = "ladder.json", "ladder-answers.jsonl", "ladder-prompt.ya
 BUDGET = 96  # answers for the optimised prompt
 FOR_SERVERS = 4  # examples that a model behind a URL gets: choosing would cost money
 MOST_TRAIN = 100_000  # records that examples are looked up in
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Money: for a million tokens, by ``URL#MODEL`` (None: of all others), and for an hour of this machine."""
-
-    prompt: dict[str | None, float]
-    completion: dict[str | None, float]
-    hour: float | None = None
-
-    @classmethod
-    def read(cls, prompt: Sequence[str], completion: Sequence[str], hour: float | None) -> Prices:
-        """From ``0.15`` and ``URL#MODEL=0.15``; raises :class:`~ownchat.errors.UserError`."""
-        return cls(_prices(prompt, "--price-in"), _prices(completion, "--price-out"), hour)
 
 
 @artifacts.owner_only()
@@ -69,6 +56,7 @@ def ladder(
     for model in models:
         parse_model(model)  # before any work
     prices = prices or Prices({}, {})
+    prices.check(models)
     run = run_of(name, say)
     config, _ = load_config(run / "config.yaml")
     if config.model.base == FROM_NOTHING:
@@ -144,7 +132,7 @@ class _Climb:
         add("plain prompt", *plain, "no system text, no examples")
         system, value, what = search.system()
         if value is None:
-            self._add("system prompt", "prompt", None, note="the model takes no system text")
+            self._add("system prompt", "prompt", None, note=f"could not be asked: {what}")
         else:
             add("system prompt", system, value, what)
         before = system if (value or 0.0) > (plain[1] or 0.0) else plain[0]
@@ -242,9 +230,9 @@ class _Climb:
         from ownchat.generate.answering import answer_all, remembered
         from ownchat.monitor.progress import progress
 
-        def answer(prompts: Sequence[Sequence[dict[str, Any]]]) -> list[Answered]:
+        def answer(prompts: Sequence[Sequence[dict[str, Any]]], arrived: Arrived) -> list[Answered]:
             with progress(f"answers of {title}", len(prompts), "answers") as advance:
-                return answer_all(engine, prompts, max_tokens=self.max_tokens, progress=advance)
+                return answer_all(engine, prompts, max_tokens=self.max_tokens, progress=advance, arrived=arrived)
 
         return remembered(answer, self.run / REPORT / ANSWERS, f"{whose} {self.max_tokens}")
 
@@ -272,13 +260,14 @@ class _Climb:
         from ownchat.evaluate import report
         from ownchat.evaluate.ladder import measured
         from ownchat.evaluate.ladder_advice import advise
-        from ownchat.generate.prompts import to_yaml
+        from ownchat.generate.prompts import name_from, to_yaml
 
         draws = self.config.evaluate.draws
         rungs = measured(self.rungs, self.rows, self.metric, draws=draws)
         advice = advise(self.rungs, self.rows, self.metric, draws=draws)
         found = {
             "name": self.run.name,
+            "of_training": artifacts.fingerprint(self.run / TRAIN),
             "metric": self.metric,
             "rows": len(self.rows),
             "rungs": rungs,
@@ -296,7 +285,7 @@ class _Climb:
             if used.prompt.system or used.prompt.retrieve or used.prompt.examples:
                 file = self.run / REPORT / PROMPT
                 artifacts.write_atomic(file, to_yaml(replace(used.prompt, note=f"ownchat ladder {self.run.name}")))
-                found["command"] = f"ownchat prompt new {quote(self.run.name)} --file {quote(str(file))}"
+                found["command"] = f"ownchat prompt new {name_from(self.run.name)} --file {quote(str(file))}"
         elif used is not None and used.run is not None:
             found["command"] = f"ownchat chat {quote(used.run)}"
         elif used is not None:
@@ -356,19 +345,6 @@ def _fits(engine: HfEngine, max_tokens: int) -> Fits:
         return engine.context is None or len(prompt_ids(engine.tokenizer, messages)) + max_tokens <= engine.context
 
     return fits
-
-
-def _prices(given: Sequence[str], option: str) -> dict[str | None, float]:
-    found: dict[str | None, float] = {}
-    for text in given:
-        model, _, number = text.rpartition("=")
-        try:
-            found[model or None] = float(number)
-        except ValueError:
-            found[None] = -1.0
-        if min(found.values()) < 0:
-            raise UserError(f'"{text}" is no price', where=option, fix=f"{option} 0.15, or {option} URL#MODEL=0.15")
-    return found
 
 
 def _short(rung: Rung, rows: Sequence[Row], metric: Metric) -> str:

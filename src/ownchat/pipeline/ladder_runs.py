@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, TRAIN, read_json
-from ownchat.config import Config, Origins, load_config
+from ownchat.config import Config, Origins, flatten, keys, load_config
 from ownchat.errors import DataError, RunError, UserError
 from ownchat.pipeline import run as whole
 from ownchat.pipeline.run import REQUEST, Say, elapsed_text
 
 METHODS = {"lora": "LoRA", "full": "all weights"}  # in the order of what they take
+OF_A_PROMPT = ("data.system", "generate.prompt")  # derived from what was asked for, and from nothing else
 
 
 def run_of(name: str, say: Say) -> Path:
@@ -35,14 +34,18 @@ def run_of(name: str, say: Say) -> Path:
 
 
 def given_settings(run: Path, **changed: Any) -> tuple[Config, Origins]:
-    """What a run was asked for: its settings without the ones that were derived, and with those that are ``changed``
-    (None: derived anew)."""
+    """What a run was asked for: its settings without the ones that were derived (what came from a prompt stays), and
+    with those that are ``changed`` (None: derived anew)."""
     from ownchat.evaluate.page import parse_settings
 
-    rows = parse_settings((run / "config.yaml").read_text(encoding="utf-8"))
-    given = {row["key"]: yaml.safe_load(row["value"]) for row in rows if row["origin"].startswith("given")}
-    values = {key: value for key, value in given.items() if key not in changed} | changed
-    return load_config(values=values)
+    file = run / "config.yaml"
+    values, defaults = flatten(load_config(file)[0]), keys()
+    origins = {key: "default" if value == defaults[key] else "given" for key, value in values.items()}
+    origins |= {row["key"]: row["origin"] for row in parse_settings(file.read_text(encoding="utf-8"))}
+    origins |= {key: "given" for key in OF_A_PROMPT if origins[key] != "default"}
+    given = {key: values[key] for key in values if key not in changed and origins[key].startswith("given")}
+    nothing = {key: None for key, value in given.items() if value is None}  # as a flag None says: not given
+    return load_config(recipe=nothing, values=given | changed)
 
 
 def trained_rungs(run: Path, config: Config, full: bool, say: Say) -> list[tuple[str, Path | None, str]]:

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ownchat.config import load_config
-from ownchat.errors import RunError, UserError
+from ownchat.errors import ConfigError, RunError, UserError
 from ownchat.generate import prompts
 from ownchat.generate.answering import Answered
 from ownchat.generate.prompts import Prompt
-from ownchat.pipeline.prompts import answerer, base_of, opened, records_of, settings_of, with_variables
+from ownchat.pipeline.lines import counted
+from ownchat.pipeline.prompts import answerer, base_of, opened, records_of, settings_of, with_variables_of_either
 
 if TYPE_CHECKING:  # they load numpy
     from ownchat.evaluate.answer_scores import Metric
@@ -62,8 +64,7 @@ def compare(
     from ownchat.monitor.progress import progress
 
     both = [prompts.load(name) for name in names]
-    if variables:
-        both = [with_variables(prompt, variables) for prompt in both]
+    both = with_variables_of_either(both, variables)
     train = records_of(run, "train")
     asked = rows_of(questions(records_of(run, "test"))[:rows])
     if not asked:
@@ -88,6 +89,7 @@ def compare(
     texts = [[given[at].text for at in right] for given in answers]
     references, groups = [asked[at].reference for at in right], [asked[at].group for at in right]
     change = difference(metric, texts[0], texts[1], references, groups) if right else None
+    done = [[one for one in given if one.error is None] for given in answers]
     return Compared(
         prompts=(both[0].label, both[1].label),
         model=label,
@@ -98,14 +100,14 @@ def compare(
         second=score(metric, texts[1], references, groups),
         difference=change,
         failed=(_failed(answers[0]), _failed(answers[1])),
-        seconds_per_answer=(_mean(one.seconds for one in answers[0]), _mean(one.seconds for one in answers[1])),
-        prompt_tokens=(_mean(one.prompt_tokens for one in answers[0]), _mean(one.prompt_tokens for one in answers[1])),
+        seconds_per_answer=(_mean(one.seconds for one in done[0]), _mean(one.seconds for one in done[1])),
+        prompt_tokens=(_mean(one.prompt_tokens for one in done[0]), _mean(one.prompt_tokens for one in done[1])),
         samples=tuple(
             {"question": last_question(asked[at].messages), "reference": asked[at].reference,
              "first": answers[0][at].text, "second": answers[1][at].text}
             for at in right[:SHOWN]
         ),
-        verdict=_verdict(both[0].label, both[1].label, change),
+        verdict=_verdict(both[0].label, both[1].label, change, groups),
     )  # fmt: skip
 
 
@@ -118,9 +120,16 @@ def _mean(values: Iterable[float]) -> float:
     return sum(found) / len(found)
 
 
-def _verdict(first: str, second: str, change: Interval | None) -> str:
+def _verdict(first: str, second: str, change: Interval | None, groups: Sequence[str | None]) -> str:
+    from ownchat.evaluate.scores import group_index
+    from ownchat.evaluate.wording import FEW_GROUPS
+
     if change is None:
         return "No row was answered under both."
+    count = int(group_index(groups).max()) + 1
+    if count < FEW_GROUPS:
+        many = counted(len(groups), "row") + " of " + counted(count, "group")
+        return f"Too few rows to tell {first} from {second}: {many} ({FEW_GROUPS} groups are the least)."
     if change.above(0) or change.below(0):
         better, other = (second, first) if change.above(0) else (first, second)
         return f"{better} is better than {other} on held-out rows: the interval excludes zero."
@@ -145,6 +154,11 @@ def optimise(
 
     start = prompts.load(name)
     kept_as = prompts.check_name(name.partition("@")[0] if start.version is not None else Path(name).stem)
+    if start.version is None and prompts.versions(kept_as):
+        raise ConfigError(
+            f'there is already a prompt "{kept_as}", of which the file would become a version', where=name,
+            fix=f"name what is meant: ownchat prompt new NAME --file {quote(name)}, then ownchat prompt optimise NAME",
+        )  # fmt: skip
     prompts.apply(start, [])  # a variable without a value is said before any work
     train = records_of(run, "train")
     longest = load_config(settings_of(run))[0].evaluate.answer_tokens

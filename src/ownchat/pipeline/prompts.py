@@ -213,13 +213,21 @@ def attempt(
 
 def with_variables(prompt: Prompt, variables: Mapping[str, str] | None) -> Prompt:
     """The prompt with other values; raises :class:`~ownchat.errors.ConfigError` for a variable that it does not use."""
-    texts = [prompt.system or "", *(text for pair in prompt.examples for text in pair)]
-    used = set().union(*(used_variables(text, where=prompt.label) for text in texts))
+    return with_variables_of_either([prompt], variables)[0]
+
+
+def with_variables_of_either(either: Sequence[Prompt], variables: Mapping[str, str] | None) -> list[Prompt]:
+    """The prompts with other values; raises :class:`~ownchat.errors.ConfigError` for a variable that none uses."""
+    used: set[str] = set()
+    for prompt in either:
+        for text in [prompt.system or "", *(text for pair in prompt.examples for text in pair)]:
+            used |= set(used_variables(text, where=prompt.label))
     for name in variables or ():
         if name not in used:
-            fix = nearest(name, used) or (f"it has {', '.join(sorted(used))}" if used else "it has no variables")
-            raise ConfigError(f'the prompt has no variable "{name}"', where=prompt.label, fix=fix)
-    return replace(prompt, variables={**prompt.variables, **(variables or {})})
+            fix = nearest(name, used) or (f"there are {', '.join(sorted(used))}" if used else "there are no variables")
+            where = " and ".join(dict.fromkeys(prompt.label for prompt in either))
+            raise ConfigError(f'no variable "{name}" is used', where=where, fix=fix)
+    return [replace(prompt, variables={**prompt.variables, **(variables or {})}) for prompt in either]
 
 
 def records_of(run: str, split: str) -> list[Record]:

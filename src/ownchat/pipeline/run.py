@@ -23,6 +23,7 @@ from ownchat.model.presets import parse_size
 from ownchat.monitor import trackers
 from ownchat.pipeline.delivery import deliver, refuse_inside, refuse_occupied
 from ownchat.pipeline.lines import counted, lost, tokenized, trained
+from ownchat.pipeline.settings import keep_evaluation
 from ownchat.pipeline.system_prompt import keep_prompt, with_prompt
 from ownchat.train.distributed import World, join, together
 
@@ -111,17 +112,23 @@ def _train(
 
 
 @owner_only()
-def evaluate(name: str, *, config: Config | None = None, say: Say = print) -> Outcome:
-    """Measure a finished run again, with the evaluation settings given; only ``6-report`` is made anew."""
+def evaluate(
+    name: str, *, config: Config | None = None, origins: Origins | None = None, say: Say = print
+) -> Outcome:  # fmt: skip
+    """Measure a finished run again, with the evaluation settings given; only ``6-report`` is made anew.
+
+    They become those of the run: its ``config.yaml`` has them from then on, and the next evaluation begins with them.
+    """
     run = artifacts.existing_run(name)
     if artifacts.finished_model(run) is None:
         raise RunError("its training is not finished", where=str(run), fix="run the same ownchat train again")
     if config is None:
-        config, _ = load_config(run / "config.yaml")
+        config, origins = load_config(run / "config.yaml")
     gates.parse(config.evaluate.require)
     judge.check(config.evaluate)
     base = Path(artifacts.read_json(run / TRAIN / "model" / "ownchat.json")["base"])
     with artifacts.locked(run):
+        keep_evaluation(run, config, origins or {})
         report = _evaluate(run, base, config, say)
     return Outcome(run, report, worked=True)
 

@@ -48,7 +48,7 @@ class Heap:
         held = held_bytes()
         if self._measuring:
             self._needed, self._measuring = max(self._needed, held), False
-        if not torch.cuda.is_available() and (held - self._rest) / PAGES_A_SECOND < CHEAP * seconds:
+        if not torch.cuda.is_available() and (held - self._rest) / BYTES_A_SECOND < CHEAP * seconds:
             return_free_pages()
         elif held > GROWTH * self._needed:
             make_room()
@@ -59,7 +59,7 @@ class Heap:
 
 
 GROWTH = 1.05
-PAGES_A_SECOND = 8e9  # bytes that two threads take anew from the kernel, zeroed
+BYTES_A_SECOND = 8e9  # that two threads take anew from the kernel, zeroed
 CHEAP = 0.05  # of the step
 
 
