@@ -177,8 +177,9 @@ def test_commands_exist(page: str) -> None:
             given = [after for before, after in pairwise(arguments) if before == "--set"]
             if arguments[0] != "sweep":  # whose --set holds several values
                 load_config(sets=given)
+            name = arguments[: 2 if arguments[0] in ("prompt", "tokenizer") else 1]
             shown = subprocess.run(
-                [sys.executable, "-m", "ownchat", arguments[0], "--help"], capture_output=True, text=True, check=True
+                [sys.executable, "-m", "ownchat", *name, "--help"], capture_output=True, text=True, check=True
             ).stdout
             assert all(flag in shown for flag in flags), command
 

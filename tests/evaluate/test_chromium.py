@@ -100,7 +100,7 @@ def comparison() -> Comparison:
 
     runs = tuple(
         Facts(
-            name=name, status="finished" if loss else "training, step 40", settings={}, tokens=50_642,
+            name=name, called=name, status="finished" if loss else "training, step 40", settings={}, tokens=50_642,
             records={"train": 403, "valid": 50, "test": 50}, trained_tokens=24_182, promoted=promoted,
             training={"steps": 50, "tokens_per_second": 1874.2, "seconds": 211.3},
             curve=[(0, 3.8), (25, 3.1), (50, loss or 3.0)], cost={"seconds": 302.0, "watt_hours": 0.7},

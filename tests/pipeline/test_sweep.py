@@ -211,7 +211,7 @@ def test_with_a_constant_rate_a_trial_goes_on_from_its_checkpoint(source, config
     assert outcome.best.losses[-1] <= plain.details["best_loss"], "it was validated at the ends of rungs as well"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_optuna_searches_ranges(source, configure) -> None:
     pytest.importorskip("optuna", reason="pip install 'ownchat[sweep]'")
     outcome = sweeping.sweep(
@@ -270,7 +270,7 @@ def known(state: Path) -> list[dict]:
     return json.loads(state.read_text())["trials"] if state.is_file() else []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_survives_a_kill(source, tiny_model, place, alone) -> None:
     """kill -9 in the middle, twice; the same command ends with the result of one that was left alone."""
     options = [part for text in [*COMMON, f"model.base={tiny_model}", RATES] for part in ("--set", text)]

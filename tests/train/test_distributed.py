@@ -233,7 +233,7 @@ def workers(parent: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_worker_comes_back(workplace: Path, alone: dict[int, float], victim: int) -> None:
     """``kill -9``, no chance to say anything: torchrun starts all again, from the last checkpoint."""
     name = f"killed-{victim}"
