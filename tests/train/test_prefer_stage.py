@@ -281,7 +281,7 @@ def test_minutes_are_shared(both: dict[str, Path]) -> None:
     assert sft.minutes / prefer.minutes == pytest.approx(2 * sft.train.num_tokens / (3 * prefer.train.num_tokens))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_prefer_as_one(both: dict[str, Path], tmp_path: Path) -> None:
     """Both phases, each objective, an adapter and all weights: losses, figures and the reference."""
     common = ["train.batch_tokens=600", "train.block_tokens=200", "model.dtype=float32", "train.epochs=1",
