@@ -26,9 +26,12 @@ def run_of(name: str, say: Say) -> Path:
         say(f"{run.name} is not finished: it is trained now")
         source = read_json(run / REQUEST)["source"]
         return whole.train(source, name=name, config=config, origins=origins, say=say).run
-    if name.startswith("s3://") or (not run.joinpath("config.yaml").is_file() and Path(name).expanduser().exists()):
+    if name.startswith("s3://") or Path(name).expanduser().exists():
         say(f"{name} is trained first")
-        return whole.train(name, say=say).run
+        if not (run / "config.yaml").is_file():
+            return whole.train(name, say=say).run
+        config, origins = given_settings(run)  # of what was imported, cleaned or planned
+        return whole.train(name, name=run.name, config=config, origins=origins, say=say).run
     artifacts.existing_run(name)  # says that there is none
     raise RunError("its training is not finished", where=str(run), fix="ownchat train finishes it")
 
