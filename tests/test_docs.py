@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -57,6 +58,18 @@ def ownchat(arguments: list[str], workplace: Path) -> subprocess.CompletedProces
     )
 
 
+def typed_runs(
+    page: str, workplace: Path, number: int
+) -> Iterator[tuple[str, list[str], subprocess.CompletedProcess[str]]]:
+    """Each of the ``number`` commands of a page of docs, its arguments, and what it did."""
+    commands = typed(ROOT / "docs" / page)
+    assert len(commands) == number
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ownchat"
+        yield command, arguments, ownchat(arguments, workplace)
+
+
 @pytest.mark.slow
 def test_walkthrough_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "walkthrough.md"
@@ -76,13 +89,7 @@ def test_walkthrough_runs(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_plan_page_runs(workplace: Path) -> None:
-    page = ROOT / "docs" / "plan.md"
-    commands = typed(page)
-    assert len(commands) == 4
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "ownchat"
-        done = ownchat(arguments, workplace)
+    for command, _, done in typed_runs("plan.md", workplace, 4):
         assert done.returncode == 0 and "Memory" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
@@ -95,12 +102,7 @@ def test_preferences_page_runs(workplace: Path) -> None:
     ]  # fmt: skip
     assert json.loads(blocks(page, "json")[0]).keys() == rows[0].keys()
     (workplace / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    commands = typed(page)
-    assert len(commands) == 2
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "ownchat"
-        done = ownchat(arguments, workplace)
+    for command, _, done in typed_runs("preferences.md", workplace, 2):
         assert done.returncode == 0 and "preference pair" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
@@ -232,12 +234,7 @@ def test_export_page_runs(workplace: Path) -> None:
 def test_prompts_page_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "prompts.md"
     (workplace / "support.yaml").write_text(blocks(page, "yaml")[0])
-    commands = typed(page)
-    assert len(commands) == 10
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "ownchat"
-        done = ownchat(arguments, workplace)
+    for command, arguments, done in typed_runs("prompts.md", workplace, 10):
         assert done.returncode == 0 and done.stdout.strip(), f"{command}\n{done.stdout}\n{done.stderr}"
         if arguments[1:2] == ["compare"]:
             assert "support@1" in done.stdout and "difference:" in done.stdout
@@ -247,27 +244,15 @@ def test_prompts_page_runs(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_ladder_page_runs(workplace: Path) -> None:
-    commands = typed(ROOT / "docs" / "ladder.md")
-    assert len(commands) == 3
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "ownchat"
-        done = ownchat(arguments, workplace)
+    for command, arguments, done in typed_runs("ladder.md", workplace, 3):
         assert done.returncode == 0 and "What to do: " in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
         if "--json" in arguments:
-            assert {"name", "score", "low", "high", "cost"} <= json.loads(done.stdout.splitlines()[-1])["rungs"][
-                0
-            ].keys()
+            plain, *_ = json.loads(done.stdout.splitlines()[-1])["rungs"]
+            assert {"name", "score", "low", "high", "cost"} <= plain.keys()
 
 
 @pytest.mark.slow
 def test_evaluation_page_runs(workplace: Path) -> None:
-    page = ROOT / "docs" / "evaluation.md"
-    commands = typed(page)
-    assert len(commands) == 6
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "ownchat"
-        done = ownchat(arguments, workplace)
+    for command, _, done in typed_runs("evaluation.md", workplace, 6):
         good = (0, 1) if "require" in command else (0,)  # 1: the figures are there, and a gate was not passed
         assert done.returncode in good and done.stdout.strip(), f"{command}\n{done.stdout}\n{done.stderr}"

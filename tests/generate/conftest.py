@@ -1,13 +1,14 @@
-"""Models that only the tests of generation need."""
+"""Models, and a server, that only the tests of generation need."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from openai_server import OpenAIServer
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +57,12 @@ def make_run(tiny_model: Path, adapter: Path, tmp_path: Path) -> Callable[..., P
         return stage.parent
 
     return make
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    """A server of this machine that speaks OpenAI's API, and no key."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    made = OpenAIServer()
+    yield made
+    made.close()

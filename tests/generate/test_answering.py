@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from ownchat.generate.answering import Answered, answer_all, batches, remembered
 from ownchat.generate.engine import Request, Sampling
 from ownchat.generate.hf import HfEngine, chat_engine
 from ownchat.generate.openai import OpenAIEngine
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    made = OpenAIServer()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,6 @@ from ownchat.generate.chat import ChatSession, Screen, Voice, chat
 from ownchat.generate.openai import OpenAIEngine
 
 SHORT = GenerateConfig(max_tokens=12)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    made = OpenAIServer()
-    yield made
-    made.close()
 
 
 def test_a_conversation_with_a_model_behind_a_url(

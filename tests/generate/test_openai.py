@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from openai_server import OpenAIServer
@@ -14,14 +13,6 @@ from ownchat.generate.engine import Delta, Request, Sampling, Usage
 from ownchat.generate.openai import NOT_OPENAI, READER, OpenAIEngine, Unusable, is_url, parse_model
 
 HELLO = [{"role": "user", "content": "where is my parcel", "weight": None, "time": None}]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    made = OpenAIServer()
-    yield made
-    made.close()
 
 
 def ask(engine: OpenAIEngine, **more: object) -> list[Delta]:
