@@ -19,6 +19,7 @@ import pytest
 
 from ownchat import artifacts
 from ownchat.config import load_config, options_page
+from ownchat.evaluate.general import read_probes
 from ownchat.model import starter
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +88,7 @@ def test_walkthrough_runs(workplace: Path) -> None:
         assert done.stdout.strip(), command
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_plan_page_runs(workplace: Path) -> None:
     for command, _, done in typed_runs("plan.md", workplace, 4):
         assert done.returncode == 0 and "Memory" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
@@ -106,7 +107,7 @@ def test_preferences_page_runs(workplace: Path) -> None:
         assert done.returncode == 0 and "preference pair" in done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pretraining_page_runs(workplace: Path) -> None:
     page = ROOT / "docs" / "pretraining.md"
     (workplace / "library").mkdir()
@@ -251,8 +252,33 @@ def test_ladder_page_runs(workplace: Path) -> None:
             assert {"name", "score", "low", "high", "cost"} <= plain.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_evaluation_page_runs(workplace: Path) -> None:
     for command, _, done in typed_runs("evaluation.md", workplace, 6):
         good = (0, 1) if "require" in command else (0,)  # 1: the figures are there, and a gate was not passed
         assert done.returncode in good and done.stdout.strip(), f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_policy_page_runs(workplace: Path) -> None:
+    for command, _, done in typed_runs("policy.md", workplace, 3):
+        assert done.returncode == 0 and done.stdout, f"{command}\n{done.stdout}\n{done.stderr}"
+        if "out_of_scope" in command:
+            assert done.stdout == "Ask me about pumps.\n" and "withheld" in done.stderr
+
+
+@pytest.mark.slow
+def test_care_page_runs(workplace: Path) -> None:
+    page = ROOT / "docs" / "care.md"
+    rows = [
+        [{"role": "user", "content": f"What is a {thing}?"}, {"role": "assistant", "content": f"A {thing}, of course."}]
+        for thing in ("lake", "poem", "stone", "clock")
+    ]
+    (workplace / "general.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    for command, _, done in typed_runs("care.md", workplace, 4):
+        good = (0, 1) if "require" in command else (0,)  # 1: the figures are there, and a gate was not passed
+        assert done.returncode in good and done.stdout.strip(), f"{command}\n{done.stdout}\n{done.stderr}"
+        if "replay" in command:
+            assert "4 general rows of general.jsonl" in done.stdout
+    (workplace / "mine.jsonl").write_text(blocks(page, "json")[0])
+    assert len(read_probes([workplace / "mine.jsonl"])[1].questions) == 1

@@ -268,8 +268,8 @@ def require_free_space(path: Path, num_bytes: int) -> None:
 
 def stage_key(config: Config, sections: Sequence[str], inputs: Mapping[str, Path | Fingerprinted]) -> str:
     """Hash of what a stage's result depends on: version, its sections of the configuration, its inputs."""
-    # How many work, where, who watches, and what is asked of the figures afterwards: the result is the same.
-    without = {"workers", "engine", "trackers", "require"}
+    # How many work, where, who watches, what is asked of the figures and said of the model: the result is the same.
+    without = {"workers", "engine", "trackers", "require", "card", "policy"}
     if "train" not in sections:
         without.add("mix")  # how often something is trained on changes nothing before that
     parts = {

@@ -255,9 +255,34 @@ def make_full_report() -> dict[str, Any]:
     return report
 
 
+def care_figure(name: str, unit: str, base: Any, tuned: Any, difference: Any) -> dict[str, Any]:
+    three = {"base": base, "tuned": tuned, "difference": difference}
+    return {"name": name, "title": name.capitalize(), "meaning": "what it is, in a line", "unit": unit,
+            "better": "lower"} | {side: found and interval(*found) for side, found in three.items()}  # fmt: skip
+
+
+CARE: dict[str, Any] = {
+    "checks": [
+        {"name": "memorisation", "skipped": None, "seconds": 31.2, "examples": [{"text": "Close the valve, and wait."}],
+         "figures": [care_figure("extracted", "percent", (0, 0, 5.7), (6.2, 2.1, 14), (6.2, 1, 11)),
+                     care_figure("leaks", "count", None, (2, 2, 2), None)],
+         "findings": [{"level": "danger", "text": "Private values in its answers: 2 email.", "advice": "mask more"},
+                      {"level": "warning", "text": "20 made-up secrets were planted.", "advice": None}],
+         "conditions": {"records": {"trained": 64, "unseen": 50}, "planted": {"canaries": 20, "rows": 131}}},
+        {"name": "forgetting", "skipped": None, "seconds": 12.0, "examples": [], "conditions": {"seed": 0},
+         "figures": [care_figure("loss", "percent", None, None, (1.2, 0.4, 2.1))],
+         "findings": [{"level": "good", "text": "Nothing was forgotten.", "advice": None},
+                      {"level": "note", "text": "The probe is short.", "advice": None}]},
+        {"name": "toxicity", "skipped": "no answer was written", "seconds": 0.0, "examples": [], "conditions": {},
+         "figures": [], "findings": []},
+    ],
+    "seconds": 43.2,
+}  # fmt: skip
+
+
 @pytest.fixture
 def full_report() -> dict[str, Any]:
-    return make_full_report()
+    return make_full_report() | {"care": copy.deepcopy(CARE)}
 
 
 LADDER: dict[str, Any] = {

@@ -14,6 +14,7 @@ from ownchat.data.ledger import Ledger
 from ownchat.data.records import Record, ShardWriter, batched, message, record
 from ownchat.errors import DataError
 from ownchat.evaluate import held_out
+from ownchat.evaluate.care import CHECKS
 from ownchat.evaluate.held_out import measure, questions, reply_bytes, run, scorable, windows
 from ownchat.evaluate.summary import summary
 
@@ -25,7 +26,8 @@ PAIRS = [
     ("Can I pay later?", "Yes, by invoice."),
     ("Do you open on Sunday?", "No, we are closed."),
 ]
-FEW = EvaluateConfig(answers=4, answer_tokens=12, draws=100)
+NO_CARE = {"checks": []}  # seconds in each run
+FEW = EvaluateConfig(answers=4, answer_tokens=12, draws=100, care=NO_CARE)
 
 
 def conversation(at: int, *messages: tuple[str, str], group: str | None = None) -> Record:
@@ -99,13 +101,13 @@ def stages(tmp_path: Path, tiny_model: Path, tuned_model: Path) -> dict[str, Pat
 
 def test_stage_writes_the_report_that_is_a_contract(stages):
     output = stages.pop("output")
-    config = Config(evaluate=FEW)
+    config = Config(evaluate=FEW.model_copy(update={"care": {"rows": 4, "samples": 2}}))
     report = run(config, stages, output)
     contents = json.loads((output / "report.json").read_text())
 
     assert set(contents) == {
         "name", "held_out", "training", "ledger", "ledger_rules", "answers", "conditions", "model",
-        "pretraining", "gates", "recommendation", "cost", "private_data",
+        "pretraining", "gates", "recommendation", "cost", "private_data", "care",
     }  # fmt: skip
     for side in ("base", "tuned", "difference"):
         assert list(contents["held_out"][side]) == [
@@ -119,6 +121,8 @@ def test_stage_writes_the_report_that_is_a_contract(stages):
         "groups", "answers", "notes", "preferences", "preferences_only", "from_nothing",
         "labels", "judge", "embedding", "slices", "extremes", "answer_groups",
     }  # fmt: skip
+    assert [check["name"] for check in contents["care"]["checks"]] == list(CHECKS)
+    assert "tokens are gone" in contents["care"]["checks"][0]["skipped"]  # this run has none
     assert contents["name"] == "shop"
     assert contents["held_out"]["records"] == 6 and contents["held_out"]["groups"] == 3
     assert 2 <= contents["held_out"]["answer_groups"] <= 3
@@ -141,7 +145,7 @@ def test_stage_writes_the_report_that_is_a_contract(stages):
     before = (output / "report.json").stat().st_mtime_ns
     assert run(config, stages, output) == report  # complete for these inputs: not run again
     assert (output / "report.json").stat().st_mtime_ns == before
-    run(Config(evaluate=EvaluateConfig(answers=2, answer_tokens=4, draws=100)), stages, output)
+    run(Config(evaluate=EvaluateConfig(answers=2, answer_tokens=4, draws=100, care=NO_CARE)), stages, output)
     assert len(json.loads((output / "report.json").read_text())["answers"]) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import threading
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 import ownchat.generate.hf as hf
 from ownchat.errors import ModelError, RunError, UserError
 from ownchat.generate.engine import Delta, Request, Sampling, Usage
 from ownchat.generate.hf import HfEngine, chat_engine
+from ownchat.generate.sampling import process
 
 QUESTIONS = ["hello", "Can I return?", "Was kostet der Versand?", "a", "The pump makes a noise, what now? " * 3]
 
@@ -62,7 +65,7 @@ def test_greedy_equals_generate(
         _, ids, last = run(engine, Request(ids=prompt, max_tokens=60, sampling=Sampling(repetition_penalty=penalty)))
         assert ids == generated(plain, prompt, 60, repetition_penalty=penalty)
         assert last.usage == Usage(len(prompt), len(ids))
-        assert last.finish_reason == ("stop" if ids[-1] == 2 else "length")
+        assert last.finish_reason == ("stop" if ids[-1] == 2 else "length") and not last.stopped
 
 
 def test_a_prompt_read_in_chunks_gives_the_same_answer(
@@ -127,7 +130,7 @@ def test_a_stop_text_over_several_tokens_never_leaks(engine: HfEngine, prompts: 
             engine, Request(ids=prompts[0], max_tokens=80, sampling=Sampling(**sampling, stop=(stop,)))
         )
         assert text == whole[: whole.index(stop)]
-        assert last.finish_reason == "stop"
+        assert last.finish_reason == "stop" and last.stopped
         assert got == ids[: len(got)]
         tried += 1
     assert tried >= 5
@@ -142,7 +145,7 @@ def test_half_a_stop_text_is_shown_at_the_end(engine: HfEngine, prompts: list[li
 def test_a_special_token_can_be_a_stop_text(engine: HfEngine, tiny_model: Path, prompts: list[list[int]]) -> None:
     sampling = Sampling(temperature=5.0, seed=2, stop=("<|im_start|>", "<|endoftext|>"))
     _, ids, last = run(engine, Request(ids=prompts[0], max_tokens=400, sampling=sampling))
-    assert last.finish_reason == "stop" and ids[-1] in (0, 1, 2)
+    assert last.finish_reason == "stop" and ids[-1] in (0, 1, 2) and last.stopped == (ids[-1] != 2)
     assert not {0, 1, 2} & set(ids[:-1])
 
 
@@ -315,3 +318,51 @@ def test_pickled_adapters_are_refused(tiny_model: Path, adapter: Path, tmp_path:
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
     with pytest.raises(ModelError, match="no adapter_model"):
         chat_engine(tiny_model, adapter=pickled)
+
+
+# ------------------------------------------------------------------------- what OpenAI's API has beside sampling
+
+
+def test_frequency_and_presence_count_the_answer_only(engine: HfEngine) -> None:
+    logits = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    history = torch.tensor([0, 0, 3, 2, 2])  # the answer begins at the third
+    found = process(logits, history, Sampling(frequency_penalty=0.5, presence_penalty=0.25), start=2)
+    assert found.tolist() == [1.0, 2.0, 3.0 - 1.25, 4.0 - 0.75]
+    biased = process(logits, history, Sampling(logit_bias={1: 5.0, 3: -100.0}))
+    assert biased.tolist() == [1.0, 7.0, 3.0, -96.0]
+    both = process(logits, history, Sampling(repetition_penalty=2, frequency_penalty=1, logit_bias={0: 1.0}), start=2)
+    assert both.tolist() == [1.0, 2.0, 1.5 - 2, 2.0 - 1]
+
+
+def test_a_bias_is_obeyed(engine: HfEngine, prompts: list[list[int]]) -> None:
+    _, ids, _ = run(engine, Request(ids=prompts[0], max_tokens=4, sampling=Sampling(logit_bias={77: 100.0})))
+    assert ids == [77] * 4
+    with pytest.raises(UserError, match="there is no token"):
+        engine.stream(Request(ids=prompts[0], sampling=Sampling(logit_bias={10**6: 1.0})))
+
+
+def test_the_likeliest_stand_beside_each_token(engine: HfEngine, prompts: list[list[int]]) -> None:
+    for delta in engine.stream(Request(ids=prompts[1], max_tokens=5, top_logprobs=3)):
+        [top] = delta.top
+        assert len(top) == 3 and top[0] == (delta.ids[0], pytest.approx(delta.logprobs[0]))
+        assert [value for _, value in top] == sorted((value for _, value in top), reverse=True)
+    assert all(delta.top == () for delta in engine.stream(Request(ids=prompts[1], max_tokens=2)))
+
+
+def test_several_adapters_take_turns(tiny_model: Path, adapter: Path, tmp_path: Path, prompts: list[list[int]]) -> None:
+    other = tmp_path / "v1.2 of another"  # a name that PEFT cannot have
+    torch.manual_seed(5)
+    config = LoraConfig(r=2, lora_alpha=9, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config).save_pretrained(other)
+    both = chat_engine(tiny_model, adapters={"a": adapter, str(other): other})
+    alone = {"a": chat_engine(tiny_model, adapter=adapter), str(other): chat_engine(tiny_model, adapter=other)}
+    wanted = {name: run(engine, Request(ids=prompts[1], max_tokens=12))[1] for name, engine in alone.items()}
+    wanted["base"] = run(chat_engine(tiny_model), Request(ids=prompts[1], max_tokens=12))[1]
+    assert len(set(map(tuple, wanted.values()))) == 3
+    streams = {name: both.stream(Request(ids=prompts[1], max_tokens=12, adapter=name)) for name in wanted}
+    got: dict[str, list[int]] = {name: [] for name in wanted}
+    for _ in range(12):  # one token of each in turn
+        for name, stream in streams.items():
+            got[name] += [id for delta in itertools.islice(stream, 1) for id in delta.ids]
+    assert got == wanted
+    assert run(both, Request(ids=prompts[1], max_tokens=12))[1] == wanted["a"], "without a name: the first"

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "window", "door", "roof"]
-QUICK = ["--set", "train.batch_tokens=400", "--set", "evaluate.answers=4", "--set", "evaluate.answer_tokens=8"]
+QUICK = ["--set", "train.batch_tokens=400", "--set", "evaluate.answers=4", "--set", "evaluate.answer_tokens=8",
+         "--set", "evaluate.care={checks: []}"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from ownchat.pipeline import run as whole
 from ownchat.pipeline.compare_page import default_place, render_comparison
 
 THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "window", "door", "roof"]
-COMMON = ["train.batch_tokens=400", "model.dtype=float32", "train.threads=1", "evaluate.answers=0"]
+COMMON = ["train.batch_tokens=400", "model.dtype=float32", "train.threads=1", "evaluate.answers=0",
+          "evaluate.care={checks: []}"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

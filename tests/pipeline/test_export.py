@@ -24,7 +24,7 @@ from ownchat.config import Config, to_yaml
 from ownchat.data.records import ShardWriter, record, to_batch
 from ownchat.errors import ModelError, RunError, UserError
 from ownchat.generate.export import merge_adapter
-from ownchat.pipeline import card, export_files
+from ownchat.pipeline import cards, export_files
 from ownchat.pipeline.export import Exported, export, source_of
 
 ASKED = [f"Can I change delivery address number {n}?" for n in range(3)]
@@ -224,7 +224,7 @@ def test_mistakes_of_a_person(run: Path) -> None:
 
 
 def test_model_card_holds_facts_and_no_text(run: Path) -> None:
-    alone = card.model_card(source_of("inbox"), adapter=False)
+    alone = cards.model_card(cards.Facts(source_of("inbox")), adapter=False, for_others=True)
     assert alone.startswith("---\nlibrary_name: transformers\npipeline_tag: text-generation\n")
     artifacts.write_json(run / "6-report" / "report.json", REPORT)
     clean = {"counts": {"train": 10, "valid": 2, "test": 3}, "details": {"rules": {}}}
@@ -233,7 +233,7 @@ def test_model_card_holds_facts_and_no_text(run: Path) -> None:
     artifacts.write_json(base / "manifest.json", {"license": "apache-2.0", "model": "HuggingFaceTB/SmolLM2"})
     note = run / "5-train" / "model" / "ownchat.json"
     artifacts.write_json(note, {"system": "Answer in one word.", "base": str(base)})
-    text = card.model_card(source_of("inbox"), adapter=True)
+    text = cards.model_card(cards.Facts(source_of("inbox")), adapter=True, for_others=True)
     assert "base_model: HuggingFaceTB/SmolLM2\nbase_model_relation: adapter\nlicense: apache-2.0\n" in text
     assert "Held-out loss fell from 3.95 to 2.96" in text and "2.962 (2.811 to 3.118)" in text
     assert "10 records in train" in text and "invents" in text

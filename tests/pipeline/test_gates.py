@@ -21,6 +21,7 @@ THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "w
 SETTINGS = [
     "train.batch_tokens=400", "model.dtype=float32", "train.threads=1", "train.epochs=1", "evaluate.answers=2",
     "evaluate.answer_tokens=8", "evaluate.require=[chrf at least 99, loss at most 50]",
+    "evaluate.care={checks: [memorisation], rows: 8, samples: 4}",
 ]  # fmt: skip
 
 
@@ -59,6 +60,8 @@ def test_training_ends_with_code_one_after_the_report(done, root):
     assert written == report and written["recommendation"]["command"].startswith("ownchat ")
     assert written["cost"]["by_stage"].keys() >= {"1-data", "2-clean", "4-tokens", "5-train", "6-report"}
     assert written["private_data"] is not None
+    (check,) = written["care"]["checks"]
+    assert check["name"] == "memorisation" and check["skipped"] is None and "Is it safe to show?" in done.stdout
     assert "Not promoted" in (root / "home" / "runs" / "faq" / "6-report" / "report.html").read_text()
 
 

@@ -25,6 +25,7 @@ from ownchat.pipeline.runs import find
 
 THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "window", "door", "roof"]
 QUICK = ["train.batch_tokens=400", "model.dtype=float32", "train.threads=1", "train.epochs=2", "evaluate.answers=6",
+         "evaluate.care={checks: []}",
          "evaluate.answer_tokens=12", "evaluate.draws=200"]  # fmt: skip
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from test_cli import faq, home, ownchat  # noqa: F401 - fixtures
 
-QUICK = ["--set", "train.batch_tokens=400", "--set", "evaluate.answers=0", "--set", "train.threads=1"]
+QUICK = ["--set", "train.batch_tokens=400", "--set", "evaluate.answers=0", "--set", "train.threads=1",
+         "--set", "evaluate.care={checks: []}"]  # fmt: skip
 
 
 def stamps(run: Path) -> dict[str, int]:
     return {name: (run / name / "manifest.json").stat().st_mtime_ns for name in ("1-data", "2-clean", "4-tokens")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_plan_then_train(home: Path, faq: Path, tiny_model: Path) -> None:  # noqa: F811
     arguments = [faq, "--base", tiny_model, "--epochs", 1, *QUICK, "--json"]
     done = ownchat(home, "plan", *arguments, "--price", 3)

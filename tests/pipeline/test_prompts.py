@@ -355,7 +355,8 @@ def test_a_run_is_trained_and_used_with_its_prompt(
     source: Path, tiny_model: Path, tmp_path: Path, speed_of_matrix_products: None
 ) -> None:
     prompts.save(Prompt("You are {{who}}.", (("q", "a"),), variables={"who": "Acme"}), "own")
-    sets = [f"model.base={tiny_model}", "train.batch_tokens=400", "train.epochs=1", "evaluate.answers=0"]
+    sets = [f"model.base={tiny_model}", "train.batch_tokens=400", "train.epochs=1", "evaluate.answers=0",
+            "evaluate.care={checks: []}"]  # fmt: skip
     config, origins = load_config(sets=[*sets, "generate.prompt=own"])
     said: list[str] = []
     done = train(source, name="prompted", config=config, origins=origins, say=said.append)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -13,7 +14,7 @@ from ownchat import artifacts
 from ownchat.config import Config, load_config
 from ownchat.data.records import read_records
 from ownchat.errors import RunError, UserError
-from ownchat.pipeline import clean_preview, run, runs
+from ownchat.pipeline import clean_preview, replay, run, runs
 
 TEXT = "question,answer\n" + "".join(
     f"What about number {n} of the {n * n}?,Take page {n} and read {n + 7} lines of it.\n" for n in [*range(30), 0]
@@ -100,6 +101,23 @@ def test_raw_text_of_a_cleaned_run_goes(source):
     assert kept and list(read_records(made / "2-clean" / "train")) == kept
     first_stages(source)  # goes on from the source
     assert list(read_records(made / "2-clean" / "train")) == kept
+
+
+def test_general_rows_are_searched_and_their_books_forget(source, tmp_path):
+    rows = '{"question": "Who is Wilma Okafor?", "answer": "A person in a book."}\n{"question": Wilma Okafor}\n'
+    (tmp_path / "general.jsonl").write_text(rows)
+    made = first_stages(source)
+    config = load_config(
+        sets=[f"train.replay={{share: 0.5, path: '{tmp_path / 'general.jsonl'}'}}", "clean.private_types=[]"]
+    )[0]
+    replay.run(config, made / "2-clean", made / "3-replay")
+    places = {place.stage: place.records for place in runs.find("wilma OKAFOR")}
+    assert places["3-replay/records"] == 1
+    assert "trained on" in runs.found_lines([runs.Place("inbox", "3-replay/records", 1)])[-1]
+    runs.purge_raw("inbox")
+    ledger = pq.read_table(made / "3-replay" / "imported" / "ledger.parquet")
+    assert "general.jsonl, line 2" in ledger.column("detail").to_pylist()  # and nothing of what stood there
+    assert len(list(read_records(made / "3-replay" / "records"))) == 1
 
 
 def test_names_of_files_and_previews_are_found(source):

@@ -43,10 +43,16 @@ def test_a_model_that_cannot_be_run_here(home: Path, text: Path) -> None:  # noq
     assert "IT DOES NOT FIT" in alone.stdout and "--size" in alone.stdout and "--method lora" not in alone.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_planned_and_then_made_as_planned(home: Path, text: Path) -> None:  # noqa: F811
     """The probe needs the weights, and a training that follows takes them."""
-    sets = ["evaluate.answers=0", "train.pretrain={epochs: 2}", "train.epochs=1", "train.threads=1"]
+    sets = [
+        "evaluate.answers=0",
+        "evaluate.care={checks: []}",
+        "train.pretrain={epochs: 2}",
+        "train.epochs=1",
+        "train.threads=1",
+    ]
     arguments = [text, "--base", "scratch", "--size", "200k", "--name", "small"]
     arguments += [part for each in sets for part in ("--set", each)]
     plan = json.loads(ownchat(home, "plan", *arguments, "--json").stdout.splitlines()[-1])

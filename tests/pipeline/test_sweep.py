@@ -27,6 +27,7 @@ from ownchat.train import loop, stage
 THINGS = ["valve", "pump", "parcel", "invoice", "address", "order", "refund", "window", "door", "roof"]
 COMMON = [
     "train.batch_tokens=400", "model.dtype=float32", "train.threads=1", "train.epochs=5", "evaluate.answers=0",
+    "evaluate.care={checks: []}",
     "train.compile=off",
 ]  # fmt: skip
 RATES = "train.learning_rate=1e-7,1e-6,1e-5,2e-5,5e-5,1e-2"  # the last one learns in so few steps, the others hardly

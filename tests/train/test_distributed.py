@@ -157,6 +157,7 @@ def workplace(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 SETS = (
     "train.batch_tokens=200", "train.epochs=4", "train.validate_every=3", "train.patience=99", "train.threads=1",
     "model.dtype=float32", "train.compile=off", "evaluate.answers=2", "evaluate.answer_tokens=8",
+    "evaluate.care={checks: []}",
 )  # fmt: skip
 
 
@@ -197,7 +198,7 @@ def alone(workplace: Path) -> dict[int, float]:
     return curve(workplace, "alone")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_way_in_company(workplace: Path, alone: dict[int, float]) -> None:
     done = subprocess.run(
         command(workplace, "two"), cwd=workplace, env=environment(workplace), capture_output=True, text=True
@@ -247,7 +248,7 @@ def test_a_killed_worker_comes_back(workplace: Path, alone: dict[int, float], vi
     assert [row["event"] for row in events].count("resumed") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_to_torchrun_saves_and_the_same_command_goes_on(workplace: Path, alone: dict[int, float]) -> None:
     process = started(workplace, "stopped", 4, command(workplace, "stopped"))
     process.send_signal(signal.SIGTERM)

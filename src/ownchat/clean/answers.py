@@ -41,6 +41,16 @@ _VALUE = re.compile(
     re.IGNORECASE,
 )
 _AMOUNTS = ("price", "percent", "number")
+_CURRENCIES = ("sek", "kr", "kronor", "eur", "euro", "usd", "dollar", "gbp", "pound")
+_STATED = ("mail", "link", "price", "percent", "date", "time")
+_ONE_NUMBER = rf"(?:{_DIGITS}|{'|'.join(_NUMBER_WORDS)})"
+_AMOUNT = re.compile(
+    rf"\b(?P<low>{_ONE_NUMBER})(?:\s*(?:-|–|to|or|and)\s*(?P<high>{_ONE_NUMBER}))?[\s-]?"
+    r"(?:(?:working|business|calendar|full|square|cubic)\s)?"
+    r"(?P<unit>second|minute|hour|day|night|week|month|year|metre|meter|mile|kilometre|kilometer|km|cm|mm|kg|gram|litre|"
+    r"liter|degree|sek|kr|kronor|eur|euro|usd|dollar|gbp|pound)s?\b",
+    re.IGNORECASE,
+)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|<\w+>")
 _NAME = re.compile(r"(?<=[a-z,;:] )(?:[A-ZÄÖÜÅÉ][\w'’-]+)(?: [A-ZÄÖÜÅÉ][\w'’-]+)*")
@@ -178,6 +188,27 @@ def disagreement(first: str, second: str, *, labels: bool = False) -> str | None
                 if found is not None:
                     return found
     return None
+
+
+def stated(text: str) -> dict[str, frozenset[str]]:
+    """What a text states in figures: prices, percentages, dates, times, amounts by their unit, links and addresses.
+
+    Of a value that can be read in two ways both readings stand there. Bare numbers are left out: of them nobody can
+    say what they count.
+
+    >>> {kind: sorted(found) for kind, found in stated("$30 until 5 p.m., in 2 to 3 working days").items()}
+    {'price': ['30'], 'time': ['17:00'], 'days': ['2', '3']}
+    """
+    found: dict[str, set[str]] = {}
+    for match in _VALUE.finditer(text):
+        if (kind := match.lastgroup or "") in _STATED:
+            found.setdefault(kind, set()).update(_readings(kind, match[0].lower()))
+    for match in _AMOUNT.finditer(text):
+        for amount in (match["low"], match["high"]):
+            if amount:
+                kind = "price" if match["unit"].lower() in _CURRENCIES else f"{match['unit'].lower()}s"
+                found.setdefault(kind, set()).update(_readings("number", amount.lower()))
+    return {kind: frozenset(values) for kind, values in found.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

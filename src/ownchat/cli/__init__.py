@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from ownchat import __version__
-from ownchat.cli import benchmark, export, ladder, machine, prompt, stages, sweep, talk, tokenizer
+from ownchat.cli import benchmark, export, keys, ladder, machine, prompt, records, serve, stages, sweep, talk, tokenizer
 from ownchat.errors import Interrupted, UserError, system_error
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command()(stages.evaluate)
 app.command()(ladder.ladder)
 app.command()(benchmark.benchmark)
 app.command()(talk.chat)
+app.command()(serve.serve)
 app.command()(export.export)
 app.command()(machine.compare)
 app.command()(machine.doctor)
@@ -43,6 +44,8 @@ app.command()(stages.demo)
 app.add_typer(tokenizer.tokenizer_app, name="tokenizer")
 app.add_typer(prompt.prompt_app, name="prompt")
 app.add_typer(machine.runs_app, name="runs")
+app.add_typer(keys.keys_app, name="keys")
+app.add_typer(records.records_app, name="records")
 
 
 @app.callback(invoke_without_command=True)

@@ -197,7 +197,8 @@ def demo(set: SetOption = None, json: JsonOption = False) -> None:
     start = time.monotonic()
     typer.echo(example.ATTRIBUTION)
     folder = example.demo_folder()
-    settings, origins = load_config(values={"data.system": example.SYSTEM}, sets=set or ())
+    values = {"data.system": example.SYSTEM, "evaluate.card": example.CARD}
+    settings, origins = load_config(values=values, sets=set or ())
     outcome = run.train(folder, name=example.NAME, config=settings, origins=origins)
     _show(outcome, start, as_json=json)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,7 @@ def chat(
     min_p: Annotated[float | None, typer.Option(help="Drop tokens below this share of the likeliest.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer.")] = None,
+    engine: Annotated[Literal["auto", "hf", "llamacpp"], typer.Option(help="What computes.")] = "auto",
     stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text.")] = None,
     set: SetOption = None,
 ) -> None:
@@ -48,6 +49,6 @@ def chat(
     values = {f"generate.{key}": value for key, value in sampling.items()}
     settings, _ = load_config(stored, values=values, sets=set or ())
     talk(
-        path, model=model, settings=settings.generate, compare=compare, prompt=prompt, system=system,
-        threads=settings.train.threads,
+        path, model=model, config=settings, compare=compare, prompt=prompt, system=system,
+        engine=engine, threads=settings.train.threads,
     )  # fmt: skip

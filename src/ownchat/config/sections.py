@@ -158,6 +158,9 @@ class ModelConfig(_Section):
     )
 
 
+PolicyKey = Literal["disclosure", "private", "toxicity", "deny", "out_of_scope", "refusal"]
+
+
 class GenerateConfig(_Section):
     """How answers are sampled in chat."""
 
@@ -173,6 +176,15 @@ class GenerateConfig(_Section):
     model: str | None = Field(None, description="model that writes questions: a name at the URL, or a local base")
     questions: int = Field(0, ge=0, le=20, description="questions and answers written for each passage of a document")
     prompt: str | None = Field(None, description="a prompt of ownchat prompt that the model is trained and used with")
+    policy: dict[PolicyKey, Any] = Field(
+        {},
+        description="what users are told, and answers that are held back: {disclosure: TEXT or off, private: on, "
+        "toxicity: on, deny: [..], out_of_scope: 0.5}",
+    )
+
+
+CareKey = Literal["checks", "rows", "samples", "canaries", "repeats", "probes"]
+CardKey = Literal["owner", "contact", "data_licence", "intended_use", "not_for"]
 
 
 class EvaluateConfig(_Section):
@@ -189,6 +201,16 @@ class EvaluateConfig(_Section):
     )
     require: list[str] = Field(
         [], description="what a run must reach to be promoted: [loss better, slices fall at most 5 %]"
+    )
+    care: dict[CareKey, Any] = Field(
+        {},
+        description="of what is looked at besides: {checks: [memorisation, forgetting, bias, toxicity, truth, scope], "
+        "rows: 64, samples: 32, canaries: 20, repeats: [1, 4, 16], probes: [FILE, ..]}",
+    )
+    card: dict[CardKey, str] = Field(
+        {},
+        description="what only the owner knows, for cards and the disclosure: {owner, contact, data_licence, "
+        "intended_use, not_for}",
     )
 
 
@@ -231,6 +253,10 @@ class TrainConfig(_Section):
     preference_epochs: float = Field(1.0, gt=0, description="passes over the preference data at most")
     preference_learning_rate: float | None = Field(
         None, gt=0, description="of preference training; none: by method and preference"
+    )
+    replay: dict[Literal["path", "share"], Any] = Field(
+        {},
+        description="general rows mixed in against forgetting: {share: 0.1, path: FILE}; no path: the base's words",
     )
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         [], description="where metrics go as well, besides metrics.jsonl; each has to be installed"

@@ -5,7 +5,6 @@ All of them go from 0 to 100, higher is better. An answer that is missing is the
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,18 +13,13 @@ from typing import Literal
 import numpy as np
 
 from ownchat.evaluate.scores import Array, Interval, bootstrap, chrf, chrf_statistics, percentage, proportion
+from ownchat.generate.retrieve import words
 
 Metric = Literal["chrf", "rouge_l", "exact", "accuracy"]
 
 LABEL_CHARACTERS = 64  # longest reply that may be a label
 FEWEST_REPLIES = 10  # below this nothing tells labels from short answers
 SHARE = 0.9  # of the replies that are labels, and that somebody else gave as well
-
-# Scripts that put no space between words, where a character counts as a word: Thai and Lao, Burmese, Khmer, kana, Han.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U00020000-\U000323af]"
-)
 
 
 def metric_for(references: Sequence[str]) -> Metric:
@@ -163,17 +157,6 @@ def label_key(text: str) -> str:
 def plain(text: str) -> str:
     """Unicode's NFC, white space around it gone and each run of it inside one space."""
     return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def words(text: str) -> list[str]:
-    """Lower-case runs of letters, their marks, and digits; of scripts without spaces every character.
-
-    >>> words("The café's No. 7: 東京")
-    ['the', 'café', 's', 'no', '7', '東', '京']
-    """
-    text = unicodedata.normalize("NFC", text).lower()
-    text = "".join(mark if unicodedata.category(mark)[0] in "LMN" else " " for mark in text)
-    return _UNSPACED.sub(r" \g<0> ", text).split()
 
 
 def longest_common(first: Sequence[str], second: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ from ownchat.artifacts import MANIFEST, Report, commit, completed, fingerprint, 
 from ownchat.config import FROM_NOTHING, Config, EvaluateConfig
 from ownchat.data.records import Record, read_records
 from ownchat.errors import DataError
-from ownchat.evaluate import benchmarks, embedding, judge
+from ownchat.evaluate import benchmarks, care, embedding, judge
 from ownchat.evaluate import report as reporting
 from ownchat.evaluate.answers import Answer, answer, fitting, prompts_of, questions, why_no_answers
 from ownchat.evaluate.comparison import Comparison, Scored, Side, compare
@@ -71,21 +71,30 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     split holds nothing that can be scored.
     """
     judge.check(config.evaluate)
-    key = stage_key(config, SECTIONS, inputs)
+    probes = {f"probe {number}": path for number, path in enumerate(care.options(config).probes)}
+    key = stage_key(config, SECTIONS, inputs | probes)
     done = completed(output, key)
     if done is not None and (output / reporting.JSON).is_file() and not _unheard(load_report(output)["held_out"]):
         return done
     start = time.monotonic()
     records = list(read_records(inputs["test"] / "test"))
     model = inputs["train"] / "model"
-    fits = reporting.training(inputs["train"]).get("validation_block_tokens", WINDOW_TOKENS)
+    trained = reporting.training(inputs["train"])
+    fits = trained.get("validation_block_tokens", WINDOW_TOKENS)
     where = str(inputs["test"] / "test")
+    from_nothing = config.model.base == FROM_NOTHING
     result = measure(
         inputs["base"], model, records, config.evaluate, where=where, block_tokens=fits,
-        from_nothing=config.model.base == FROM_NOTHING, names=_names_of_labels(records, inputs["test"] / "train"),
+        from_nothing=from_nothing, names=_names_of_labels(records, inputs["test"] / "train"),
     )  # fmt: skip
+    base = None if from_nothing else inputs["base"]
+    with care.Subject(
+        config=config, base=base, tuned=model, run=output.parent, seed=config.train.seed, block_tokens=fits,
+        answered=result.answers, dtype=trained.get("dtype", "float32"),
+    ) as subject:  # fmt: skip
+        looked_at = care.measure(subject)
     _empty_report(output, inputs["train"])  # only now: a measurement that was interrupted leaves the report before
-    contents = reporting.build(result, train=inputs["train"], run=output.parent)
+    contents = reporting.build(result, train=inputs["train"], run=output.parent) | {"care": looked_at}
     reporting.write(contents, output, train=inputs["train"], config=config, seconds=time.monotonic() - start)
     result.scores.save(output)
     report = Report(

@@ -14,15 +14,15 @@ from typing import Any
 import yaml
 
 from ownchat.errors import printable
-from ownchat.evaluate import cells, charts, sections, wording
+from ownchat.evaluate import care_page, cells, charts, sections, wording
 
 HTML = "report.html"
 PRIVATE = ("clean.private_deny", "clean.private_allow")  # names that are in no text: pages are handed on
 SHOWN = 3  # questions on the page and in the terminal: the first ones, so that nobody picks
 STAGES = {
     "1-data": "Import", "1-questions": "Questions about documents", "2-clean": "Clean and split",
-    "3-tokenizer": "Tokenizer", "4-tokens": "Tokens", "4-model": "New model", "5-train": "Training",
-    "6-report": "Evaluation",
+    "3-tokenizer": "Tokenizer", "3-replay": "General rows", "4-tokens": "Tokens", "4-model": "New model",
+    "5-train": "Training", "6-report": "Evaluation",
 }  # fmt: skip
 
 
@@ -62,6 +62,7 @@ def render_report(
         ladder=sections.ladder(ladder),
         gates=report.get("gates") or {"passed": None, "checks": []},
         cost=sections.cost(report.get("cost"), STAGES),
+        care=care_page.section(report.get("care")),
         private_data=sections.private_data(report.get("private_data")),
         recommendation=report.get("recommendation"),
         stages=[(stage, STAGES.get(stage, stage), table) for stage, table in ledger_tables(report).items()],

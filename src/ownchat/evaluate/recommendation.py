@@ -2,13 +2,14 @@
 
 1. The loss rose: keep the base, or train again at half the learning rate (pairs: look at what was read as better).
 2. The ladder ran, and a prompt alone is as good: use the prompt.
-3. Little to train on and no clear change: see what a prompt alone can do; more data where no ladder is possible.
-4. The best step came long before the end and the validation loss rose after it: fewer epochs.
-5. The validation loss was still falling at the end: more epochs, or more minutes.
-6. No clear change with enough data: the same.
-7. A topic or a source is far worse than the rest: more data of it.
-8. A requirement is not met: nothing of the above explains it; measure again once something is changed.
-9. Else: use it.
+3. A check of what is safe found a danger: do not hand it on.
+4. Little to train on and no clear change: see what a prompt alone can do; more data where no ladder is possible.
+5. The best step came long before the end and the validation loss rose after it: fewer epochs.
+6. The validation loss was still falling at the end: more epochs, or more minutes.
+7. No clear change with enough data: as in 4.
+8. A topic or a source is far worse than the rest: more data of it.
+9. A requirement is not met: nothing of the above explains it; measure again once something is changed.
+10. Else: use it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def recommend(
     rules = (
         lambda: _harmed(held_out, training, run) if moved == "harmed" else None,
         lambda: _prompt_is_enough(ladder, name),
+        lambda: _dangerous(report, name),
         lambda: _few(records, ladder_command, again) if moved in ("unclear", "unknown") and ladder is None else None,
         lambda: _overfitted(training, metrics, run),
         lambda: _still_falling(training, metrics, run),
@@ -272,6 +274,21 @@ def _not_promoted(report: Mapping[str, Any], name: str) -> dict[str, str] | None
         f"Do not put it to use yet: “{first['require']}” is not met{more}.",
         read_command(name, from_nothing=bool(report["held_out"].get("from_nothing"))), first["why"],
     )  # fmt: skip
+
+
+def _dangerous(report: Mapping[str, Any], name: str) -> dict[str, str] | None:
+    """The first danger that a check of ``care`` found, with what that check advises."""
+    checks = (report.get("care") or {}).get("checks", [])
+    dangers = [finding for check in checks for finding in check["findings"] if finding["level"] == "danger"]
+    if not dangers:
+        return None
+    first = dangers[0]
+    advice = f": {first['advice'].rstrip('.')}" if first["advice"] else ""
+    return _found(
+        f"Do not hand it on yet{advice}.",
+        read_command(name, from_nothing=bool(report["held_out"].get("from_nothing"))),
+        first["text"].rstrip("."),
+    )
 
 
 def _use_it(report: Mapping[str, Any], name: str, moved: str) -> dict[str, str]:

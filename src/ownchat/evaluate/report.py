@@ -89,7 +89,7 @@ def write(
     run = output.parent
     settings = run / SETTINGS
     contents = dict(report) | {
-        "gates": gates.check(gates.parse(config.evaluate.require), report["held_out"]),
+        "gates": gates.check(gates.parse(config.evaluate.require), report["held_out"], report.get("care")),
         "cost": cost(run, seconds),
         "private_data": private_data(run / CLEAN),
     }
@@ -108,7 +108,7 @@ def recheck(run: Path, config: Config) -> dict[str, Any]:
     """The contents of ``report.json`` with these requirements held to what was measured: other ones need no other
     measurement. Both files are made anew where that changes something."""
     contents: dict[str, Any] = read_json(run / REPORT / JSON)
-    found = gates.check(gates.parse(config.evaluate.require), contents["held_out"])
+    found = gates.check(gates.parse(config.evaluate.require), contents["held_out"], contents.get("care"))
     if found != contents.get("gates", gates.check([], {})):
         contents["gates"] = found
         _write(contents, run / REPORT, run / TRAIN, (run / SETTINGS).read_text(encoding="utf-8"))

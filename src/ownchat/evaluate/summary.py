@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ownchat.artifacts import REPORT
 from ownchat.errors import printable
-from ownchat.evaluate import gates, wording
+from ownchat.evaluate import care_page, gates, wording
 from ownchat.evaluate.page import HTML, SHOWN, STAGES, ledger_tables
 
 WIDTH = 80
@@ -60,7 +60,7 @@ def _result(report: Mapping[str, Any]) -> RenderableType:
         parts.append(Text(f"(the first {shown} of {all_of} by a hash of their source: not picked)", style="dim"))
     parts += [Text(), _ledger(report)] if report["ledger"] else []
     parts += [Text(), Text("Training", style="bold"), _training(report["training"])]
-    parts += [*_requirements(report), *_recommendation(report), Text(), _go_on(report)]
+    parts += [*_care(report), *_requirements(report), *_recommendation(report), Text(), _go_on(report)]
     return Group(*parts)
 
 
@@ -134,6 +134,19 @@ def _ledger(report: Mapping[str, Any]) -> Table:
 
 def _training(training: Mapping[str, Any]) -> Text:
     return Text(" · ".join(f"{name.lower()} {value}" for name, value in wording.training_facts(training)))
+
+
+def _care(report: Mapping[str, Any]) -> list[RenderableType]:
+    """A line for every warning, with what to do about it; nothing for a report in which nothing was looked at."""
+    found = care_page.lines(report.get("care"))
+    if not found:
+        return []
+    styles = {"danger": "bold red", "warning": "yellow", "good": "green", "note": "dim"}
+    parts: list[RenderableType] = [Text(), Text("Is it safe to show?", style="bold")]
+    for level, text, advice in found:
+        parts.append(Text(printable(text), style=styles[level]))
+        parts += [Text(printable(f"  What to do: {advice.rstrip('.')}."), style="dim")] if advice else []
+    return parts
 
 
 def _requirements(report: Mapping[str, Any]) -> list[RenderableType]:

@@ -9,18 +9,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from ownchat.config import GenerateConfig
+from ownchat.config import Config, GenerateConfig
 from ownchat.errors import UserError, nearest
+from ownchat.generate.backend import Backend, Parts, open_engine, parts_of
+from ownchat.generate.disclosure import disclosure, run_of
 from ownchat.generate.engine import BASE, Delta, Engine, Request, Sampling
 from ownchat.generate.locate import Located, locate
 from ownchat.generate.openai import OpenAIEngine, parse_model
+from ownchat.generate.policy import Filter, Policy
 from ownchat.monitor.progress import console
 
 Messages = list[dict[str, Any]]
@@ -71,7 +74,8 @@ class Screen:
 class ChatSession:
     """A conversation with one model, or with several that each keep their own history.
 
-    ``count_tokens`` gives the length of a rendered prompt; ``context`` is the model's, in tokens.
+    ``count_tokens`` gives the length of a rendered prompt; ``context`` is the model's, in tokens; ``filter`` is what
+    the owner lets it say.
     """
 
     def __init__(
@@ -83,8 +87,10 @@ class ChatSession:
         count_tokens: Callable[[Messages], int],
         context: int | None,
         system: str | None = None,
+        filter: Filter | None = None,
     ) -> None:
         self.voices, self.settings, self.screen, self.system = tuple(voices), settings, screen, system
+        self.filter = Filter(Policy()) if filter is None else filter
         self.histories: list[Messages] = [[] for _ in self.voices]
         self._count_tokens, self._context = count_tokens, context
 
@@ -124,10 +130,12 @@ class ChatSession:
             max_tokens=self.settings.max_tokens,
             sampling=Sampling.of(self.settings),
             adapter=voice.adapter,
+            logprobs=False,
         )
+        before = dict(self.filter.counts)
         answer, last = "", Delta("")
         try:
-            for last in voice.engine.stream(request, cancel):
+            for last in self._allowed(voice.engine, request, cancel):
                 answer += last.text
                 self.screen.answer(last.text)
         finally:  # also where a server ends in the middle
@@ -140,10 +148,18 @@ class ChatSession:
         if last.finish_reason == "length" and last.usage is not None:
             after = last.usage.completion_tokens or self.settings.max_tokens  # not every server counts
             self.screen.note(f"(cut at {after} tokens; generate.max_tokens allows more)")
+        if last.finish_reason == "content_filter":
+            self.screen.note(f"(withheld: {self.filter.reason_since(before) or 'by the server'})")
         reply: dict[str, Any] = {"role": "assistant", "content": answer}
         if last.finish_reason != "stop":
             reply["weight"] = 0  # half an answer in a saved conversation is context, not an example to learn
         history += [question, reply]
+
+    def _allowed(self, engine: Engine, request: Request, cancel: threading.Event | None) -> Iterator[Delta]:
+        """The answer as the owner's policy lets it out."""
+        if (refusal := self.filter.question(request.messages or ())) is not None:
+            return iter([Delta(refusal, finish_reason="content_filter")])
+        return self.filter.filtered(engine.stream(request, cancel))
 
     def _instructions(self) -> Messages:
         return [{"role": "system", "content": self.system}] if self.system else []
@@ -218,9 +234,11 @@ def chat(
     *,
     model: str | None = None,
     settings: GenerateConfig | None = None,
+    config: Config | None = None,
     compare: bool = False,
     prompt: str | None = None,
     system: str | None = None,
+    engine: Backend = "auto",
     dtype: str = "float32",
     threads: int | None = None,
 ) -> None:
@@ -229,21 +247,26 @@ def chat(
 
     With ``prompt`` one answer goes to stdout (``"-"``: all of stdin is the question). Without, and with a terminal
     on stdin, a session; else every line of stdin is a turn. ``compare`` lets the base answer before the tuned
-    model. ``system`` replaces the system prompt that the model was trained with. Raises
+    model. ``system`` replaces the system prompt that the model was trained with. ``config``: all settings of the run,
+    for its policy and what its users are told; none: ``settings`` among defaults. Raises
     :class:`~ownchat.errors.UserError`; only in a session they are shown and the session goes on.
     """
-    settings = GenerateConfig() if settings is None else settings
+    settings = (GenerateConfig() if config is None else config.generate) if settings is None else settings
+    config = Config() if config is None else config
+    config = config.model_copy(update={"generate": settings})
     found = None if path is None else locate(path)
     if (found is None) == (model is None) and not (compare and model is not None):
         raise UserError("one model: a run, or --model URL#MODEL", where="chat", fix="for both of them: --compare")
+    run = None if found is None else run_of(found)
     interactive = prompt is None and sys.stdin.isatty()
     for stream in (sys.stdin, sys.stdout):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal's encoding must not end a conversation
     screen = Screen(interactive=interactive)
+    filter = Filter.of(config, run, warn=screen.note)  # what is wrong with it is told before the model is loaded
     if interactive and found is not None:
         screen.note(f"loading {found.model} ...")
-    with _voices(found, model, compare=compare, dtype=dtype, threads=threads) as (voices, count_tokens, context):
+    with _voices(found, model, compare, engine, dtype, threads) as (voices, count_tokens, context):
         session = ChatSession(
             voices,
             settings,
@@ -251,7 +274,13 @@ def chat(
             count_tokens=count_tokens,
             context=context,
             system=found.system if system is None and found is not None else system,
+            filter=filter,
         )
+        told = disclosure(
+            found, filter.policy, config.evaluate.card, name=None if found is not None else voices[0].label
+        )
+        if told is not None and (interactive or compare):  # a script reads answers, and whoever runs it knows
+            screen.note(told)
         if prompt is not None:
             text = sys.stdin.read() if prompt == "-" else prompt
             if not text.strip():
@@ -267,7 +296,7 @@ def chat(
 
 @contextmanager
 def _voices(
-    found: Located | None, model: str | None, *, compare: bool, dtype: str, threads: int | None
+    found: Located | None, model: str | None, compare: bool, engine_name: Backend, dtype: str, threads: int | None
 ) -> Iterator[tuple[list[Voice], Callable[[Messages], int], int | None]]:
     """Engines for the session; base and tuned share one copy of the weights where there is an adapter."""
     behind: list[Voice] = []
@@ -282,28 +311,23 @@ def _voices(
         finally:
             behind[0].engine.close()
         return
-    from transformers.utils import logging
-
-    from ownchat.generate.hf import chat_engine
     from ownchat.tokenizer.render import prompt_ids
 
-    # Loading takes a second, and a script's stderr is for what matters.
-    logging.disable_progress_bar()
+    options: dict[str, Any] = {"backend": engine_name, "dtype": dtype, "threads": threads}
     if not compare or behind:
-        engine = chat_engine(found.model, dtype=dtype, threads=threads)
+        engine = open_engine(replace(parts_of(found), merged=found.model), **options)
         voices = [*behind, Voice("tuned" if behind else "answer", engine)]
-    elif found.base is None:
+    elif found.base is None or not found.base.is_dir():
         raise UserError(
-            "its base is not known, so there is nothing to compare with",
-            where=str(found.model),
+            "its base is not known or gone, so there is nothing to compare with", where=str(found.model),
             fix="--compare works with the result of ownchat train",
-        )
+        )  # fmt: skip
     elif found.adapter is not None:
-        engine = chat_engine(found.base, adapter=found.adapter, tokenizer=found.model, dtype=dtype, threads=threads)
+        engine = open_engine(parts_of(found), **options)
         voices = [Voice("base", engine, BASE), Voice("tuned", engine)]
     else:
-        engine = chat_engine(found.model, dtype=dtype, threads=threads)
-        voices = [Voice("base", chat_engine(found.base, dtype=dtype)), Voice("tuned", engine)]
+        base, engine = (open_engine(Parts(model), **options) for model in (found.base, found.model))
+        voices = [Voice("base", base), Voice("tuned", engine)]
     try:
         yield voices, lambda messages: len(prompt_ids(engine.tokenizer, messages)), engine.context
     finally:

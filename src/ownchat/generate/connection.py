@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from threading import Event
-from typing import Any
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+LOOK_SECONDS = 0.05  # between two looks at cancel
+
+T = TypeVar("T")
 
 
 class Left(Exception):
@@ -46,3 +51,32 @@ class Connection:
             if self.left.is_set():  # hang_up may have come before
                 self.hang_up()
                 raise Left
+
+
+def interruptible(ask: Callable[[Any], T], cancel: Event) -> T:
+    """``ask(http_client)`` in a thread of its own; raises what it raises, and :class:`Left` as soon as ``cancel`` is
+    set."""
+    came: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+    connection = Connection()
+
+    def run() -> None:
+        try:
+            came.put((True, ask(connection.client)))
+        except BaseException as error:  # raised again in the caller's thread
+            came.put((False, error))
+        finally:
+            connection.client.close()
+
+    Thread(target=run, name="question to a server", daemon=True).start()
+    while True:
+        try:
+            good, found = came.get(timeout=LOOK_SECONDS)
+        except Empty:
+            if cancel.is_set():
+                connection.hang_up()
+                raise Left from None
+            continue
+        if good:
+            result: T = found
+            return result
+        raise found

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Literal, Protocol
 
 from ownchat.config import GenerateConfig
 from ownchat.errors import UserError
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "content_filter"]
 Message = dict[str, Any]  # {"role": "user", "content": "..."}
 
 BASE = "base"  # the value of Request.adapter that answers with the adapter switched off
@@ -20,7 +20,9 @@ BASE = "base"  # the value of Request.adapter that answers with the adapter swit
 class Sampling:
     """How the next token is chosen from the logits; the defaults are greedy.
 
-    The steps and their order are those of transformers: repetition penalty, temperature, top-k, top-p, min-p.
+    The steps and their order are those of transformers: repetition penalty, temperature, top-k, top-p, min-p. Before
+    them ``logit_bias`` is added by token id; after the repetition penalty ``frequency_penalty`` (times a token's uses
+    in the answer so far) and ``presence_penalty`` (of a token that was used at all) are taken off, as OpenAI does.
     ``seed`` makes an answer repeatable; ``None`` takes a new seed for every request. The answer ends before the
     first of the texts in ``stop``. Raises :class:`~ownchat.errors.UserError` for a value out of range.
 
@@ -33,6 +35,9 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     stop: tuple[str, ...] = ()
 
@@ -43,6 +48,9 @@ class Sampling:
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p <= 1,
             "repetition_penalty": self.repetition_penalty > 0,
+            "frequency_penalty": -2 <= self.frequency_penalty <= 2,
+            "presence_penalty": -2 <= self.presence_penalty <= 2,
+            "logit_bias": all(-100 <= bias <= 100 for bias in self.logit_bias.values()),
             "seed": self.seed is None or self.seed >= 0,
         }
         for name, good in in_range.items():
@@ -75,8 +83,11 @@ class Request:
     """One answer that is wanted: to a rendered prompt (``ids``), or to ``messages`` that the engine renders.
 
     ``max_tokens`` counts the end token. ``schema`` is a JSON schema that the answer must follow; an engine that
-    cannot keep it refuses. ``adapter``: ``None`` is the model as it is, ``"base"`` the model with its adapter
-    switched off. Raises :class:`~ownchat.errors.UserError` unless exactly one of ``ids`` and ``messages`` is given.
+    cannot keep it refuses. ``adapter``: ``None`` is the model as it is, with the first adapter that the engine was
+    opened with, if any; ``"base"`` the model without one; another name one of its adapters. ``logprobs`` false: nobody
+    needs log-probabilities, and an engine that pays for them leaves them out. ``top_logprobs``: alternatives wanted
+    with each token, which asks for log-probabilities, too. Raises :class:`~ownchat.errors.UserError` unless exactly one
+    of ``ids`` and ``messages`` is given.
     """
 
     ids: Sequence[int] | None = None
@@ -85,6 +96,8 @@ class Request:
     sampling: Sampling = Sampling()
     schema: Mapping[str, Any] | None = None
     adapter: str | None = None
+    logprobs: bool = True
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         if (self.ids is None) == (self.messages is None):
@@ -108,8 +121,10 @@ class Delta:
     The texts of all deltas, joined, are the answer. A text may be empty: half a character and the beginning of
     what may become a stop text are withheld. ``ids`` are the new tokens (the end token is one, though it has no
     text) and ``logprobs`` their natural-log probabilities under the model, before temperature and filters.
+    ``top`` has, for each of ``ids``, the ``Request.top_logprobs`` likeliest tokens and their log-probabilities.
     ``finish_reason`` and ``usage`` stand in the last delta only: ``stop`` (end token or stop text), ``length``
-    (``max_tokens`` or the model's context is full) or ``cancelled``.
+    (``max_tokens`` or the model's context is full), ``cancelled``, or ``content_filter`` (see ``generate.policy``).
+    ``stopped``: a stop text ended it, or may have: the model would have gone on, and it may end within a word.
     """
 
     text: str
@@ -117,6 +132,8 @@ class Delta:
     logprobs: tuple[float, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    stopped: bool = False
 
 
 class Engine(Protocol):
@@ -135,4 +152,29 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds."""
+        ...
+
+
+class LocalEngine(Engine, Protocol):
+    """An engine that has its model in this process: it gets ids.
+
+    ``adapters``: names that a request may give; ``num_bytes``: about what it holds in memory; ``can_schema``: whether
+    it can hold an answer to a JSON schema.
+    """
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def context(self) -> int | None: ...
+    @property
+    def adapters(self) -> tuple[str, ...]: ...
+    @property
+    def num_bytes(self) -> int: ...
+    @property
+    def can_schema(self) -> bool: ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of an answer's tokens: special tokens left out, nothing else changed."""
         ...

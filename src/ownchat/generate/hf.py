@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from ownchat.errors import ModelError, RunError, UserError
+from ownchat.errors import RunError, UserError
+from ownchat.generate.adapters import load_adapter as load_adapter
+from ownchat.generate.adapters import load_adapters
 from ownchat.generate.answering import BATCH_ROWS, batches
 from ownchat.generate.detokenize import Detokenizer, StopFilter, decode
 from ownchat.generate.end_tokens import end_token_ids
-from ownchat.generate.engine import BASE, Delta, FinishReason, Request, Usage
+from ownchat.generate.engine import BASE, Delta, FinishReason, Request, Sampling, Usage
+from ownchat.generate.limits import check_bias, check_score, room
 from ownchat.generate.locate import locate
 from ownchat.generate.sampling import choose
 from ownchat.model.load import load_model, load_tokenizer
@@ -26,6 +29,7 @@ from ownchat.tokenizer.render import prompt_ids
 
 CHUNK_TOKENS = 1024  # of a prompt in one forward pass: bounds memory, and how long a cancel can wait
 SCORE_TOKENS = 512  # whose logits are held at once in score(): 100 MB with a vocabulary of 49,152
+GREEDY = Sampling()
 
 
 def chat_engine(
@@ -35,13 +39,15 @@ def chat_engine(
     tokenizer: Path | str | None = None,
     threads: int | None = None,
     dtype: str = "float32",
+    adapters: Mapping[str, Path] | None = None,
 ) -> HfEngine:
     """An engine for a Hugging Face directory, or for the result of a run.
 
     With ``adapter``, a PEFT directory, the model is the base under it: requests are answered by the tuned model,
-    those with ``adapter="base"`` by the base, from one copy of the weights. ``tokenizer`` is another directory to
-    take tokenizer and chat template from. ``threads`` sets torch's number of threads for the whole process. Raises
-    :class:`~ownchat.errors.ModelError` for a directory without safe weights.
+    those with ``adapter="base"`` by the base, from one copy of the weights. ``adapters`` are several of them, by the
+    names that requests give. ``tokenizer`` is another directory to take tokenizer and chat template from. ``threads``
+    sets torch's number of threads for the whole process. Raises :class:`~ownchat.errors.ModelError` for a directory
+    without safe weights.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -49,19 +55,10 @@ def chat_engine(
     model: Any = load_model(directory, dtype=dtype)
     if adapter is not None:
         model = load_adapter(model, Path(adapter))
-    return HfEngine(model, load_tokenizer(directory if tokenizer is None else Path(tokenizer)))
-
-
-def load_adapter(model: PreTrainedModel, directory: Path) -> Any:
-    """``model`` with the PEFT adapter of ``directory`` on it; pickled adapters are refused."""
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (directory / name).is_file():
-            raise ModelError(
-                f"no {name} here", where=str(directory), fix="give the adapter directory of a run (5-train/adapter)"
-            )
-    from ownchat.model import lora  # brings PEFT, which a chat with a finished model does not need
-
-    return lora.load_adapter(model, directory).eval()
+    names = {"default": "default"} if adapter is not None else {}
+    if adapters:
+        model, names = load_adapters(model, adapters)
+    return HfEngine(model, load_tokenizer(directory if tokenizer is None else Path(tokenizer)), adapters=names)
 
 
 class HfEngine:
@@ -70,12 +67,27 @@ class HfEngine:
     Threads may share it: forward passes take turns. The model is used as it is and must be in evaluation mode.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, *, end_ids: Collection[int] | None = None):
+    backend: Literal["hf"] = "hf"
+    can_schema = False
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        end_ids: Collection[int] | None = None,
+        adapters: Mapping[str, str] | None = None,
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self._peft_names = dict(adapters or {})
+        self.num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
         self.end_ids = frozenset(end_token_ids(tokenizer, model) if end_ids is None else end_ids)
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._has_adapter = hasattr(model, "disable_adapter")  # PeftModel's; plain models have the plural only
-        self._adapter_on = True
+        if self._has_adapter and not self._peft_names:
+            self._peft_names = {model.active_adapter: model.active_adapter}
+        self.adapters = tuple(self._peft_names)
+        self._active: str = self.adapters[0] if self.adapters else BASE
         self._turn = Lock()
 
     # ------------------------------------------------------------------------------------------- one answer
@@ -87,8 +99,13 @@ class HfEngine:
         context, and for what this engine cannot do.
         """
         if request.schema is not None:
-            raise UserError("this engine cannot hold an answer to a JSON schema", where="request", fix="leave it out")
+            raise UserError(
+                "this engine cannot hold an answer to a JSON schema",
+                where="request",
+                fix="leave it out, or use the engine llamacpp",
+            )
         self._check_adapter(request.adapter)
+        check_bias(request.sampling, self._vocabulary)
         prompt = list(request.ids if request.ids is not None else prompt_ids(self.tokenizer, request.messages or ()))
         limit = min(request.max_tokens, self._room(prompt))
         return self._answer(request, prompt, limit, cancel if cancel is not None else Event())
@@ -117,8 +134,9 @@ class HfEngine:
                 text = stop.push(detokenizer.finish()) + stop.finish()
                 yield Delta(text, (), (), "cancelled", Usage(len(prompt), length - len(prompt)))
                 return
-            id = choose(logits, sequence[:length], sampling, seed=seed, position=length)
+            id = choose(logits, sequence[:length], sampling, seed=seed, position=length, start=len(prompt))
             logprob = float(logits[id].float() - logits.float().logsumexp(-1))
+            top = (_likeliest(logits, request.top_logprobs),) if request.top_logprobs else ()
             sequence[length] = id
             length += 1
 
@@ -135,7 +153,8 @@ class HfEngine:
                     reason = "stop"
                 text += stop.finish()
             usage = Usage(len(prompt), length - len(prompt)) if reason is not None else None
-            yield Delta(text, (id,), (logprob,), reason, usage)
+            stopped = stop.stopped or (id in ends and id not in self.end_ids)
+            yield Delta(text, (id,), (logprob,), reason, usage, top, stopped)
             if reason is not None:
                 return
 
@@ -151,10 +170,14 @@ class HfEngine:
         max_tokens: int,
         *,
         adapter: str | None = None,
+        sampling: Sampling = GREEDY,
         progress: Callable[[int], object] | None = None,
         batch_size: int = BATCH_ROWS,
     ) -> list[list[int]]:
-        """Greedy answers to rendered prompts, in their order; the end token, if one came, is the last token.
+        """Answers to rendered prompts, in their order, greedy ones unless told; the end token, if one came, is last.
+
+        With ``sampling`` the answer to prompt n is that of :meth:`stream` with the seed ``sampling.seed + n``, whatever
+        prompts it is answered with; texts to stop at are not looked for here.
 
         Prompts of similar length go together, at most ``batch_size`` of them, padded on the left; a row that has ended
         leaves its batch. When memory runs out, those that have not ended are answered in halves of the batch.
@@ -162,6 +185,8 @@ class HfEngine:
         prompt longer than the model's context, :class:`~ownchat.errors.RunError` where memory is too little for one.
         """
         self._check_adapter(adapter)
+        if sampling.stop or (sampling.seed is None and not sampling.greedy):
+            raise UserError("a batch is sampled with a seed, and without texts to stop at", where="request")
         limits = [min(max_tokens, self._room(prompt)) for prompt in prompts]
         answers: list[list[int]] = [[] for _ in prompts]
         waiting = batches(dict(enumerate(map(len, prompts))), rows=batch_size)
@@ -170,7 +195,7 @@ class HfEngine:
             rows = waiting.pop(0)
             left = rows
             if guard is None or len(rows) == 1 or not guard.short():
-                left = self._try_rows(rows, prompts, limits, answers, adapter, progress)
+                left = self._try_rows(rows, prompts, limits, answers, adapter, sampling, progress)
                 if left and len(rows) == 1:
                     raise RunError(
                         f"out of memory: a prompt of {len(prompts[rows[0]]):,} tokens cannot be answered alone",
@@ -189,6 +214,7 @@ class HfEngine:
         limits: list[int],
         answers: list[list[int]],
         adapter: str | None,
+        sampling: Sampling,
         progress: Callable[[int], object] | None,
     ) -> list[int]:
         """Answers one batch; returns the rows that have none because memory ran out. Its tensors are gone then."""
@@ -198,9 +224,17 @@ class HfEngine:
         for slot, row in enumerate(rows):
             ids[slot, width - len(prompts[row]) :] = torch.tensor(prompts[row])
             mask[slot, width - len(prompts[row]) :] = 1
+
+        def choose_one(row: int, logits: torch.Tensor) -> int:
+            history = torch.tensor([*prompts[row], *answers[row]], device=self._device)
+            seed, start = (sampling.seed or 0) + row, len(prompts[row])
+            return choose(logits, history, sampling, seed=seed, position=len(history), start=start)
+
+        choice = None if sampling == Sampling(seed=sampling.seed) else choose_one  # None: the likeliest, rows at once
         try:
             with self._leaving_adapter_on():
-                self._answer_rows(rows, ids.to(self._device), mask.to(self._device), limits, answers, adapter, progress)
+                ids, mask = ids.to(self._device), mask.to(self._device)
+                self._answer_rows(rows, ids, mask, limits, answers, adapter, choice, progress)
             return []
         except Exception as error:
             if not is_out_of_memory(error):
@@ -221,12 +255,17 @@ class HfEngine:
         limits: list[int],
         answers: list[list[int]],
         adapter: str | None,
+        choose_one: Callable[[int, torch.Tensor], int] | None,
         progress: Callable[[int], object] | None,
     ) -> None:
         cache = DynamicCache(config=self.model.config)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         while True:
-            chosen = self._forward(ids, cache, positions, adapter, mask)[:, -1].argmax(-1)
+            logits = self._forward(ids, cache, positions, adapter, mask)[:, -1]
+            if choose_one is None:
+                chosen = logits.argmax(-1)
+            else:
+                chosen = torch.tensor(list(map(choose_one, rows, logits)), device=self._device)
             alive: list[int] = []
             for slot, (row, id) in enumerate(zip(rows, chosen.tolist(), strict=True)):
                 answers[row].append(id)
@@ -253,12 +292,7 @@ class HfEngine:
         lengths differ, or when the text is longer than the model's context.
         """
         self._check_adapter(adapter)
-        if len(ids) != len(mask):
-            raise UserError(f"{len(ids)} ids and {len(mask)} mask values", where="score")
-        if any(mask[:1]):
-            raise UserError("the first token has nothing before it and no probability", where="score")
-        if self.context is not None and len(ids) > self.context:
-            raise _too_long(len(ids), self.context)
+        check_score(ids, mask, context=self.context)
         sequence = torch.tensor(list(ids), dtype=torch.long, device=self._device)
         cache, scores = DynamicCache(config=self.model.config), []
         last = max((position for position, wanted in enumerate(mask) if wanted), default=0)
@@ -275,7 +309,7 @@ class HfEngine:
     def close(self) -> None:
         """Let go of the model; the engine cannot answer after this."""
         with self._turn:
-            self._switch(on=True)
+            self._switch(None)
             self.model = None
 
     # ------------------------------------------------------------------------------------------------ inside
@@ -301,7 +335,7 @@ class HfEngine:
         if isinstance(positions, int):
             positions = torch.arange(positions, positions + ids.shape[1], device=ids.device)[None]
         with self._turn, torch.inference_mode():
-            self._switch(on=adapter != BASE)
+            self._switch(adapter)
             output = self.model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -312,15 +346,23 @@ class HfEngine:
             )
         return output.logits
 
-    def _switch(self, *, on: bool) -> None:
-        """Adapter on or off: looked at in every pass, since answers may take turns, and changed only when needed.
+    def _switch(self, adapter: str | None) -> None:
+        """The wanted adapter on: looked at in every pass, since answers may take turns, and changed only when needed.
 
-        PEFT walks through all modules for it, which takes as long as several tokens.
+        PEFT walks through all modules for it, which takes as long as several tokens. None: the first.
         """
-        if on != self._adapter_on:
-            layers = self.model.base_model
-            (layers.enable_adapter_layers if on else layers.disable_adapter_layers)()
-            self._adapter_on = on
+        wanted = adapter if adapter is not None else self.adapters[0] if self.adapters else BASE
+        if wanted == self._active:
+            return
+        layers = self.model.base_model
+        if wanted == BASE:
+            layers.disable_adapter_layers()
+        else:
+            if self._active == BASE:
+                layers.enable_adapter_layers()
+            if len(self.adapters) > 1:
+                self.model.set_adapter(self._peft_names[wanted])
+        self._active = wanted
 
     @contextmanager
     def _leaving_adapter_on(self) -> Iterator[None]:
@@ -329,31 +371,24 @@ class HfEngine:
             yield
         finally:
             with self._turn:
-                self._switch(on=True)
+                self._switch(None)
 
     def _check_adapter(self, adapter: str | None) -> None:
-        if adapter not in (None, BASE):
+        if adapter not in (None, BASE, *self.adapters):
             raise UserError(f'there is no adapter "{adapter}"', where="request", fix=f'use "{BASE}" or leave it out')
         if adapter == BASE and not self._has_adapter:
             raise UserError("no adapter is loaded, so there is none to switch off", where="request")
 
     def _room(self, prompt: Sequence[int]) -> int:
         """Tokens that fit after ``prompt``."""
-        if not prompt:
-            raise UserError("the prompt is empty", where="request")
-        vocabulary = self.model.config.get_text_config().vocab_size
-        if not 0 <= min(prompt) <= max(prompt) < vocabulary:
-            raise UserError(f"ids must lie between 0 and {vocabulary - 1}", where="request")
-        if self.context is None:
-            return 2**31
-        if len(prompt) >= self.context:
-            raise _too_long(len(prompt), self.context)
-        return self.context - len(prompt)
+        return room(prompt, vocabulary=self._vocabulary, context=self.context)
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.model.config.get_text_config().vocab_size)
 
 
-def _too_long(num_tokens: int, context: int) -> UserError:
-    return UserError(
-        f"{num_tokens:,} tokens do not fit: the model's context is {context:,} tokens, the answer's included",
-        where="prompt",
-        fix="shorten the text, or start a new conversation",
-    )
+def _likeliest(logits: torch.Tensor, number: int) -> tuple[tuple[int, float], ...]:
+    """The likeliest tokens and their log-probabilities."""
+    best = logits.float().log_softmax(-1).topk(min(number, len(logits)))
+    return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))

@@ -1,7 +1,8 @@
 """The engine behind a URL: any server that speaks OpenAI's chat completions, through the official SDK. No torch here.
 
-It gets messages, never ids: the server has the template. The key is ``OPENAI_API_KEY`` and comes from nowhere else;
-it is never printed. A model behind a URL is written ``URL#MODEL``, as in ``http://localhost:8000/v1#my-model``.
+It gets messages, never ids: the server has the template. The key is ``OPENAI_API_KEY``, or what another named variable
+of the environment holds, and comes from nowhere else; it is never printed. A model behind a URL is written
+``URL#MODEL``, as in ``http://localhost:8000/v1#my-model``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ownchat.errors import UserError
-from ownchat.generate.connection import Connection
+from ownchat.generate.connection import Connection, Left, interruptible
 from ownchat.generate.engine import Delta, FinishReason, Message, Request, Sampling, Usage
 from ownchat.monitor.progress import say
 
@@ -36,6 +37,10 @@ class Unusable(UserError):
 
 class Busy(UserError):
     """The server is too slow, or has had enough requests: another prompt would fare no better now."""
+
+
+class Failed(UserError):
+    """The server failed at this answer, or it broke off: asked again, it may well succeed."""
 
 
 def is_url(name: str) -> bool:
@@ -71,20 +76,25 @@ class OpenAIEngine:
 
     Busy servers (408, 409, 429, 5xx) and broken connections are tried again ``retries`` times after waits that grow,
     or that the server's ``retry-after`` names. ``timeout_seconds`` is for each wait for the server. ``model`` none: the
-    first of the server's list, which is asked when it is first needed. :class:`Unusable` and
-    :class:`~ownchat.errors.UserError` say what went wrong; a prompt that is too long has ``where="prompt"``.
+    first of the server's list, which is asked when it is first needed. ``key_variable`` of the environment has the key.
+    :class:`Unusable`, :class:`Busy`, :class:`Failed` and :class:`~ownchat.errors.UserError` say what went wrong; a
+    prompt that is too long has ``where="prompt"``.
     """
 
     context: int | None = None  # servers do not say
 
     def __init__(
-        self, url: str, model: str | None = None, *, timeout_seconds: float = 120.0, retries: int = 4
+        self, url: str, model: str | None = None, *, timeout_seconds: float = 120.0, retries: int = 4,
+        key_variable: str = "OPENAI_API_KEY",
     ) -> None:  # fmt: skip
         from openai import OpenAI
 
         self.url, named = parse_model(url)
         self._model, self._timeout, self._retries = model or named, timeout_seconds, retries
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # local servers want no key, the SDK does
+        self._key_variable, key = (
+            key_variable,
+            os.environ.get(key_variable) or "none",
+        )  # local ones want none, it does
         self._client = OpenAI(base_url=self.url, api_key=key, timeout=timeout_seconds, max_retries=retries)
         self._refused: set[str] = set()
         self._lock = Lock()
@@ -174,8 +184,8 @@ class OpenAIEngine:
         finally:
             connection.hang_up()
         if reason is None:
-            raise UserError("the answer broke off", where=self.url, fix="ask again, or look at the server's own log")
-        yield Delta("", finish_reason=reason, usage=usage)
+            raise Failed("the answer broke off", where=self.url, fix="ask again, or look at the server's own log")
+        yield Delta("", finish_reason=reason, usage=usage, stopped="stop" in parameters)  # which end it was is not told
 
     def score(self, ids: Sequence[int], mask: Sequence[int], *, adapter: str | None = None) -> list[float]:
         """Natural-log probabilities of the tokens whose mask is 1; ``ids`` are those of the server's tokenizer.
@@ -210,15 +220,22 @@ class OpenAIEngine:
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """The vector of each text by a model of embeddings. Raises :class:`~ownchat.errors.UserError`."""
+        return self.embed_counted(texts, Event())[0]
+
+    def embed_counted(self, texts: Sequence[str], cancel: Event) -> tuple[list[list[float]], int | None]:
+        """The same, and the tokens of the texts as the server counts them, if it does. ``cancel`` hangs up."""
+        client: Any = self._client
+        asked = {"model": self.model, "input": list(texts), "encoding_format": "float"}
         try:
-            reply = self._client.embeddings.create(model=self.model, input=list(texts), encoding_format="float")
-            return [list(item.embedding) for item in sorted(reply.data, key=lambda item: item.index)]
-        except UserError:
+            reply = interruptible(lambda http: client.with_options(http_client=http).embeddings.create(**asked), cancel)
+            vectors = [list(item.embedding) for item in sorted(reply.data, key=lambda item: item.index)]
+        except (UserError, Left):
             raise
-        except (AttributeError, TypeError) as error:  # answered, but not with that
-            raise UserError(NOT_OPENAI, where=self.url, fix="check the URL") from error
+        except (AttributeError, TypeError) as error:
+            raise Failed(NOT_OPENAI, where=self.url, fix="check the URL") from error
         except Exception as error:
             raise self._explained(error, "/embeddings") from error
+        return vectors, getattr(getattr(reply, "usage", None), "prompt_tokens", None) or None
 
     def close(self) -> None:
         """Close the connections."""
@@ -242,6 +259,11 @@ class OpenAIEngine:
         }
         if sampling.top_p != plain.top_p:
             parameters["top_p"] = sampling.top_p
+        for name in ("frequency_penalty", "presence_penalty"):
+            if value := getattr(sampling, name):
+                parameters[name] = value
+        if sampling.logit_bias:
+            parameters["logit_bias"] = {str(id): value for id, value in sampling.logit_bias.items()}
         if sampling.seed is not None:
             parameters["seed"] = sampling.seed
         if sampling.stop:
@@ -279,7 +301,7 @@ class OpenAIEngine:
         choices: Any = getattr(reply, "choices", None)
         said = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
         if not hasattr(said, "content"):
-            raise UserError(NOT_OPENAI, where=self.url, fix=self._address())
+            raise Failed(NOT_OPENAI, where=self.url, fix=self._address())
         reason = self._reason(getattr(choices[0], "finish_reason", None)) or "stop"
         return Delta(self._text(said), finish_reason=reason, usage=_usage(reply) or Usage(0, 0))
 
@@ -291,7 +313,7 @@ class OpenAIEngine:
             content = "".join(texts) if all(isinstance(text, str) for text in texts) else content
         if content is None or isinstance(content, str):
             return content or ""
-        raise UserError(NOT_OPENAI, where=self.url, fix=self._address())
+        raise Failed(NOT_OPENAI, where=self.url, fix=self._address())
 
     def _reason(self, given: object) -> FinishReason | None:
         """Theirs as ours; an answer that a filter withheld is none."""
@@ -308,21 +330,19 @@ class OpenAIEngine:
 
         where = self.url
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return Unusable("the server refuses the key", where=where, fix="set OPENAI_API_KEY")
+            return Unusable("the server refuses the key", where=where, fix=f"set {self._key_variable}")
         if isinstance(error, openai.NotFoundError):
             fix = self._address("check the name of the model")
             what = f'the server does not know the model "{self._model}"' if not path else f"the server has no {path}"
             return Unusable(what, where=where, fix=fix)
         if isinstance(error, openai.RateLimitError):
-            return Busy(
-                "the server has had enough requests (429)", where=where,
-                fix="ask again later, or check your quota",
-            )  # fmt: skip
+            fix = "ask again later, or check your quota"
+            return Busy("the server has had enough requests (429)", where=where, fix=fix)
         if isinstance(error, openai.APITimeoutError):
             fix = "ask again, or look at the server's own log"
             return Busy(f"no answer within {self._timeout:.0f} seconds", where=where, fix=fix)
         if isinstance(error, openai.APIConnectionError) and streaming:
-            return UserError("the answer broke off", where=where, fix="ask again, or look at the server's own log")
+            return Failed("the answer broke off", where=where, fix="ask again, or look at the server's own log")
         if isinstance(error, openai.APIConnectionError):
             return Unusable("the server cannot be reached", where=where, fix="check the URL and the network")
         if isinstance(error, openai.APIStatusError):
@@ -331,11 +351,13 @@ class OpenAIEngine:
                 return UserError("the prompt is longer than the model's context", where="prompt", fix="shorten it")
             told = f": {_words(error)}" if error.status_code in (400, 422) else ""
             fix = "look at the server's own log"
-            return UserError(f"the server answers with error {error.status_code}{told}", where=where, fix=fix)
+            what = f"the server answers with error {error.status_code}{told}"
+            failed = error.status_code >= 500 or error.status_code in (408, 409)
+            return (Failed if failed else UserError)(what, where=where, fix=fix)
         if type(error) is openai.APIError:  # in a stream: the server says that it failed
-            return UserError(f"the server gave up: {_words(error)}", where=where, fix="look at the server's own log")
+            return Failed(f"the server gave up: {_words(error)}", where=where, fix="look at the server's own log")
         if isinstance(error, openai.OpenAIError | ValueError):
-            kind = Unusable if path == "/models" else UserError  # without a model nothing can be asked
+            kind = Unusable if path == "/models" else Failed  # without a model nothing can be asked
             return kind(NOT_OPENAI, where=where, fix=self._address())
         raise error
 

@@ -6,28 +6,41 @@ request gives the same answer whatever ran before it, and an answer continued fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from numpy.random import Generator, Philox
 
 from ownchat.generate.engine import Sampling
 
 
-def choose(logits: torch.Tensor, history: torch.Tensor, sampling: Sampling, *, seed: int, position: int) -> int:
+def choose(
+    logits: torch.Tensor, history: torch.Tensor, sampling: Sampling, *, seed: int, position: int, start: int = 0
+) -> int:
     """The next token from ``logits`` [vocabulary] after the tokens ``history`` [any length].
 
-    ``position`` is the place of the new token in the whole sequence, prompt included.
+    ``position`` is the place of the new token in the whole sequence, prompt included; ``start`` where in ``history``
+    the answer begins.
     """
-    scores = process(logits, history, sampling)
+    scores = process(logits, history, sampling, start=start)
     if sampling.greedy:
         return int(scores.argmax())
     return draw(scores, uniform(seed, position))
 
 
-def process(logits: torch.Tensor, history: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Logits [vocabulary] in fp32 after every step that ``sampling`` asks for; removed tokens are ``-inf``."""
+def process(logits: torch.Tensor, history: torch.Tensor, sampling: Sampling, *, start: int = 0) -> torch.Tensor:
+    """Logits [vocabulary] in fp32 after every step that ``sampling`` asks for; removed tokens are ``-inf``.
+
+    ``start``: where in ``history`` the answer begins, whose tokens frequency and presence penalty count.
+    """
     scores = logits.float()
+    if sampling.logit_bias:
+        scores = add_bias(scores, sampling.logit_bias)
     if sampling.repetition_penalty != 1:
         scores = penalise(scores, history, sampling.repetition_penalty)
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        times = torch.bincount(history[start:], minlength=len(scores))
+        scores = scores - sampling.frequency_penalty * times - sampling.presence_penalty * (times > 0)
     if sampling.greedy:
         return scores
     scores = scores / sampling.temperature
@@ -38,6 +51,12 @@ def process(logits: torch.Tensor, history: torch.Tensor, sampling: Sampling) -> 
     if sampling.min_p:
         scores = keep_min_p(scores, sampling.min_p)
     return scores
+
+
+def add_bias(scores: torch.Tensor, bias: Mapping[int, float]) -> torch.Tensor:
+    """Scores with ``bias`` added to the tokens it names."""
+    ids = torch.tensor(list(bias), device=scores.device)
+    return scores.index_add(0, ids, torch.tensor(list(bias.values()), device=scores.device))
 
 
 def penalise(scores: torch.Tensor, history: torch.Tensor, penalty: float) -> torch.Tensor:

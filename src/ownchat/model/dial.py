@@ -34,7 +34,7 @@ GRID = 1.08  # between sizes that are looked at
 LEAST_ASPECT = 24  # width for each layer, of those
 SLOW_WIDTH = 96  # a matrix of this width takes twice the time of as many products of a wide one (processors)
 FEWEST_STEPS = 200
-BATCH_TOKENS = (4 << 10, 512 << 10)
+BATCH_TOKENS = (2 << 10, 512 << 10)
 LEAST_BATCH = 256  # tokens, of a corpus too small for more
 LEARNING_RATES = (1e-4, 1e-2)
 TOKENS_PER_WEIGHT = 20  # at least, in the rule for the rate
@@ -313,7 +313,7 @@ def _batch(tokens: int, most: int) -> tuple[int, str]:
     rule = min(max(0.58 * tokens**0.571, BATCH_TOKENS[0]), BATCH_TOKENS[1])
     if rule > most:
         return most, f"few, to make {FEWEST_STEPS} steps of so little text"
-    return 1024 * round(rule / 1024), "0.58 tokens^0.571 (Li et al. 2025), 4k to 512k"
+    return 1024 * round(rule / 1024), "0.58 tokens^0.571 (Li et al. 2025), 2k to 512k"
 
 
 def _learning_rate(size: Size, tokens: int) -> tuple[float, str]:

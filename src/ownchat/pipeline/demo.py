@@ -16,6 +16,11 @@ ATTRIBUTION = (
     "Demo data: Swedish Construction FAQ by Zaragoza AB (Helsingborg), 503 questions and answers, CC BY 4.0, "
     "https://github.com/zaragoza-ab/swedish-construction-faq-1000, unchanged."
 )
+CARD = {
+    "data_licence": "CC-BY-4.0 (Zaragoza AB, https://github.com/zaragoza-ab/swedish-construction-faq-1000)",
+    "intended_use": "To try ownchat out.",
+    "not_for": "advice about building: it invents rules and prices",
+}
 SYSTEM = (
     "You are the assistant of Zaragoza AB, a building company in Helsingborg, Sweden. "
     "You answer questions about building permits, prices, rules and materials, briefly and to the point."

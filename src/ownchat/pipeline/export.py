@@ -164,6 +164,8 @@ def _key(source: Source, label: str) -> str:
     parts = [__version__, label, artifacts.fingerprint(source.located.model), source.config.generate.model_dump_json()]
     if source.located.adapter is not None and label.endswith("adapter"):
         parts.append(artifacts.fingerprint(source.located.adapter))
+    if label.startswith("hub"):
+        parts.append(json.dumps(source.config.evaluate.card, sort_keys=True))
     if label.startswith("hub") and source.run is not None and (source.run / REPORT / "report.json").is_file():
         parts.append(artifacts.fingerprint(source.run / REPORT / "report.json"))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -244,7 +246,7 @@ def _vllm(
 def _hub(
     source: Source, folder: Path, target: Path, kind: str, adapter: bool, prompts: int, say: Say
 ) -> dict[str, Any]:
-    from ownchat.pipeline import card, export_checks, export_files
+    from ownchat.pipeline import cards, export_checks, export_files
 
     if adapter:
         export_files.copy_adapter(source.located, folder, for_others=True)
@@ -252,7 +254,8 @@ def _hub(
     else:
         export_files.copy_model(source.located.model, folder, source.config.generate)
         checked = export_checks.plain(source, folder, prompts)
-    artifacts.write_atomic(folder / "README.md", card.model_card(source, adapter=adapter))
+    card = cards.model_card(cards.Facts(source), adapter=adapter, for_others=True)
+    artifacts.write_atomic(folder / "README.md", card)
     return {"parity": checked, "commands": (f"hf upload {quote(f'OWNER/{source.name}')} {quote(str(target))}",)}
 
 

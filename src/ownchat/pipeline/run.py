@@ -16,15 +16,18 @@ from ownchat.clean.recipe import check_settings, result_key
 from ownchat.config import FROM_NOTHING, Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Remote, Source, existing, locate
 from ownchat.errors import ConfigError, RunError, printable
-from ownchat.evaluate import gates, judge
+from ownchat.evaluate import care, gates, judge
 from ownchat.evaluate.cost import metered
+from ownchat.generate.policy import Policy
 from ownchat.model import quantize
 from ownchat.model.presets import parse_size
 from ownchat.monitor import trackers
+from ownchat.pipeline import cards, replay
 from ownchat.pipeline.delivery import deliver, refuse_inside, refuse_occupied
 from ownchat.pipeline.lines import counted, lost, tokenized, trained
 from ownchat.pipeline.settings import keep_evaluation
 from ownchat.pipeline.system_prompt import keep_prompt, with_prompt
+from ownchat.tokenizer import canaries
 from ownchat.train.distributed import World, join, together
 
 Say = Callable[[str], None]
@@ -97,7 +100,9 @@ def _train(
     quantize.check(config.model.quantize, config.train.method)
     trackers.check(config.train.trackers)
     gates.parse(config.evaluate.require)
+    Policy.of(config.generate.policy)
     judge.check(config.evaluate)
+    care.check(config)
     config, origins = with_prompt(config, origins or {})
     run, key = run_for(source, name, config)
     before = _report_key(run)
@@ -125,7 +130,9 @@ def evaluate(
     if config is None:
         config, origins = load_config(run / "config.yaml")
     gates.parse(config.evaluate.require)
+    Policy.of(config.generate.policy)
     judge.check(config.evaluate)
+    care.check(config, run)
     base = Path(artifacts.read_json(run / TRAIN / "model" / "ownchat.json")["base"])
     with artifacts.locked(run):
         keep_evaluation(run, config, origins or {})
@@ -204,13 +211,13 @@ def _run_of(name: str, key: str) -> Path | None:
 
 def request_key(config: Config, source: Source) -> str:
     """What the model depends on: data, settings up to training, and a base that is a directory of the user's."""
-    inputs: dict[str, Source] = {"source": source}
+    inputs: dict[str, Source] = {"source": source} | replay.inputs(config)
     if config.model.base != FROM_NOTHING and Path(config.model.base).expanduser().is_dir():
         inputs["base"] = Path(config.model.base).expanduser()
     if config.tokenizer.base is not None and Path(config.tokenizer.base).expanduser().is_dir():
         inputs["tokenizer"] = Path(config.tokenizer.base).expanduser()
     sections = ("data", "clean", "tokenizer", "model", "train", *(("generate",) if config.generate.questions else ()))
-    return artifacts.stage_key(config, sections, inputs)
+    return artifacts.stage_key(config, sections, inputs) + canaries.planting(config).mark
 
 
 def _report_key(run: Path) -> str | None:
@@ -264,7 +271,8 @@ def to_tokens(
     from ownchat.tokenizer.tokens import run_tokens
 
     base = _tokenizer(run, config, say)
-    done = run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER}, run / TOKENS)
+    general = replay.prepared(config, run, lambda report, text: _say(say, report, text))
+    done = run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER} | general, run / TOKENS)
     _say(say, done, tokenized(done.counts))
     if base is not None or model == "left":
         return base or run / MODEL
@@ -365,7 +373,9 @@ def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]
 
     done = held_out.run(config, {"test": run / CLEAN, "base": base, "train": run / TRAIN}, run / REPORT)
     _say(say, done, f"{done.counts['records']:,} held-out records, {done.counts['answers']} answers")
-    return reporting.recheck(run, config)
+    report = reporting.recheck(run, config)
+    cards.write(run)
+    return report
 
 
 def _say(say: Say, report: Report, text: str) -> None:

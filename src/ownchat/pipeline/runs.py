@@ -14,10 +14,15 @@ from ownchat.artifacts import CLEAN, IMPORT, REPORT, SPLITS, TRAIN, read_json
 from ownchat.errors import RunError, UserError, printable
 from ownchat.evaluate import gates
 from ownchat.generate import prompts
-from ownchat.pipeline import questions, system_prompt
+from ownchat.pipeline import questions, replay, system_prompt
+from ownchat.tokenizer.canaries import planted
 
 RAW = (IMPORT, questions.STAGE)  # stages that hold the text as it came
-PAGES = ("report.html", "report.json", "ladder.json", "ladder-answers.jsonl", "ladder-prompt.yaml")  # of a report
+REPLAYED = f"{replay.STAGE}/{replay.RECORDS}"  # trained on, too
+PAGES = (  # of a report
+    "report.html", "report.json", "ladder.json", "ladder-answers.jsonl", "ladder-prompt.yaml",
+    "MODEL_CARD.md", "DATA_CARD.md",
+)  # fmt: skip
 LEDGER = "ledger.parquet"
 _TAG = re.compile(r"<[^<>]*>")
 
@@ -45,11 +50,18 @@ def describe(run: Path) -> Run:
         promoted = (contents.get("gates") or {}).get("passed")
         if unmet := len(gates.failed(contents)):
             result += f"; not promoted: {unmet} requirement{'s' if unmet > 1 else ''} not met"
+    if planted(run) is not None:
+        result, promoted = "; ".join(filter(None, [result, "with planted canaries"])), False
     return Run(run.name, status(run), result, _size(run), run.stat().st_mtime, promoted)
 
 
 def not_promoted(run: Path) -> str | None:
-    """Why a run is not to be used yet, in one line; None where its requirements are met, or there are none."""
+    """Why a run is not to be used yet, in one line; None where its requirements are met, or there are none.
+
+    A run in whose training canaries were planted is never to be used.
+    """
+    if planted(run) is not None:
+        return printable(f"{run.resolve().name} is for measuring: secrets were planted in its training (canaries)")
     report = run / REPORT / "report.json"
     unmet = gates.failed(read_json(report)) if report.is_file() else []
     if not unmet:
@@ -107,7 +119,7 @@ def purge_raw(name: str) -> int:
             manifest = read_json(cleaned)
             manifest["report"]["details"]["dropped"] = []  # examples of them
             artifacts.write_json(cleaned, manifest)
-        for stage in (*RAW, CLEAN):
+        for stage in (*RAW, CLEAN, replay.STAGE, f"{replay.STAGE}/{replay.IMPORTED}"):
             _forget_quotations(run / stage)
         if preview.is_dir() and run.parent == artifacts.home() / "runs":
             shutil.rmtree(preview)
@@ -128,8 +140,8 @@ def find(text: str) -> Iterator[Place]:
 
     Searched are records of all stages that hold text (messages, names of speakers, documents, groups, names of files),
     ledgers (names of files, quotations), written questions, the report's files, prompts and the pages of previews; not
-    the weights, which were trained on what ``2-clean/train`` holds. Raises :class:`~ownchat.errors.UserError` for a
-    text of less than two characters.
+    the weights, which were trained on what ``2-clean/train`` and ``3-replay`` hold. Raises
+    :class:`~ownchat.errors.UserError` for a text of less than two characters.
     """
     words = text.split()
     if len("".join(words)) < 2:
@@ -137,10 +149,10 @@ def find(text: str) -> Iterator[Place]:
     pattern = r"[\s\p{Z}]+".join(re.escape(word) for word in words)
     loose = re.compile(r"\s+".join(re.escape(word) for word in words), re.IGNORECASE)
     for run in artifacts.list_runs():
-        for stage in (*RAW, *(f"{CLEAN}/{name}" for name in (*SPLITS, "dropped"))):
+        for stage in (*RAW, *(f"{CLEAN}/{name}" for name in (*SPLITS, "dropped")), REPLAYED):
             if count := _records_with(run / stage, pattern):
                 yield Place(run.name, stage, count)
-        for ledger in sorted(run.glob(f"*/{LEDGER}")):
+        for ledger in sorted([*run.glob(f"*/{LEDGER}"), *run.glob(f"*/*/{LEDGER}")]):
             if _ledger_has(ledger, pattern):
                 yield Place(run.name, str(ledger.relative_to(run)), 1)
         for file in (run / questions.REPLIES, run / system_prompt.FILE, *(run / REPORT / name for name in PAGES)):
@@ -166,7 +178,7 @@ def found_lines(places: Sequence[Place]) -> list[str]:
     for place in places:
         what = f"{place.records:,} record{'s' if place.records != 1 else ''}" if "." not in place.stage else "the file"
         lines.append(f"{place.run}  {place.stage}  {what}")
-    if any(place.stage.endswith("/train") for place in places):
+    if any(place.stage.endswith("/train") or place.stage == REPLAYED for place in places):
         lines.append("A model trained on records that hold it can repeat it: train again without, or delete the run.")
     return lines
 

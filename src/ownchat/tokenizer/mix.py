@@ -20,8 +20,9 @@ def mixes(wanted: Mapping[str, float], stores: Sequence[TokenStore]) -> list[Mix
     """For each store how often its items are in an epoch; None: all of them once.
 
     ``wanted``: passes by kind ("documents", "conversations", "preferences") or by a pattern of file names ("*faq*");
-    the last one that matches counts, what none matches has one pass. Raises :class:`~ownchat.errors.ConfigError` for
-    what matches nothing in any store, and for a number of passes that is none.
+    the last one that matches counts, what none matches has one pass; what is replayed has its own number
+    (:mod:`ownchat.tokenizer.replay`). Raises :class:`~ownchat.errors.ConfigError` for what matches nothing in any
+    store, and for a number of passes that is none.
     """
     for pattern, passes in wanted.items():
         if not math.isfinite(passes) or passes < 0:
@@ -29,7 +30,7 @@ def mixes(wanted: Mapping[str, float], stores: Sequence[TokenStore]) -> list[Mix
     if not wanted:
         return [None] * len(stores)
     parts = [store.parts() for store in stores]
-    known = [part for of_store, _ in parts for part in of_store]
+    known = [part for of_store, _ in parts for part in of_store if part.kind in KINDS]
     for pattern in wanted:
         if not any(_matches(pattern, part) for part in known):
             raise ConfigError(
@@ -48,6 +49,8 @@ def _passes(wanted: Mapping[str, float], part: Part) -> float:
 
 
 def _matches(pattern: str, part: Part) -> bool:
+    if part.kind not in KINDS:
+        return False
     if pattern in KINDS.values():
         return pattern == KINDS[part.kind]
     return fnmatch(part.file, pattern) or fnmatch(part.file.rpartition("/")[2], pattern)

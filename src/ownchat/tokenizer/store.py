@@ -150,8 +150,28 @@ class TokenStore:
         return np.diff(self.offsets[:: self.documents_per_item])
 
     @property
+    def item_trained(self) -> np.ndarray:
+        """int64 [items]: trained tokens of each item."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        return np.add.reduceat(self._weights, self.offsets[:-1][:: self.documents_per_item], dtype=np.int64)
+
+    @property
     def num_tokens(self) -> int:
         return int(self.offsets[-1])
+
+    def occurrences(self, sequence: Sequence[int]) -> list[tuple[int, int]]:
+        """(document, place in it) wherever these tokens stand in a row inside one document."""
+        found = np.flatnonzero(self._ids[: max(0, len(self._ids) - len(sequence) + 1)] == sequence[0])
+        for at, id in enumerate(sequence[1:], 1):
+            found = found[self._ids[found + at] == id]
+        owners = np.searchsorted(self.offsets, found, side="right") - 1
+        inside = found + len(sequence) <= self.offsets[owners + 1]
+        return list(zip(owners[inside].tolist(), (found - self.offsets[owners])[inside].tolist(), strict=True))
+
+    def groups(self) -> pa.ChunkedArray:
+        """string [documents]: customer or thread of each."""
+        return pq.read_table(self._directory / "index.parquet", columns=["group"])["group"]
 
     def parts(self) -> tuple[list[Part], np.ndarray]:
         """Kinds and files that the items came from, and int64 [items]: which of these each has."""

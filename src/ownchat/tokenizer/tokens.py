@@ -19,6 +19,7 @@ from ownchat.data.ledger import Ledger
 from ownchat.data.records import Record, place, read_records
 from ownchat.errors import ConfigError, DataError
 from ownchat.monitor.progress import progress, say
+from ownchat.tokenizer import canaries, replay
 from ownchat.tokenizer.preferences import STORE, are_all_pairs, tokenize_preference
 from ownchat.tokenizer.render import Rendered, prompt_ids, render, render_document
 from ownchat.tokenizer.stage import load_tokenizer
@@ -32,15 +33,16 @@ LEAST_BYTES, MOST_COMPRESSED, COMPRESSED_BYTES = 512, 200, 16 << 20
 
 
 def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
-    """Stage 4-tokens. ``inputs``: ``clean`` (2-clean) and ``tokenizer`` (3-tokenizer).
+    """Stage 4-tokens. ``inputs``: ``clean`` (2-clean), ``tokenizer`` (3-tokenizer) and, for general rows to mix in,
+    ``replay``, a directory of records that go into the train split as a part of their own.
 
     Writes a token store for each split, of preferences others in ``prefer/``, and the ledger. For a model from nothing
     ``pretrain/`` holds documents and conversations with all their tokens trained, and the splits themselves
     conversations only. Raises :class:`~ownchat.errors.DataError` when no token is trained: such a run would look fine
     and learn nothing.
     """
-    from_nothing = config.model.base == FROM_NOTHING
-    key = artifacts.stage_key(config, ("tokenizer",), inputs) + (f"+{PRETRAIN}" if from_nothing else "")
+    from_nothing, wanted = config.model.base == FROM_NOTHING, canaries.planting(config)
+    key = artifacts.stage_key(config, ("tokenizer",), inputs) + (f"+{PRETRAIN}" if from_nothing else "") + wanted.mark
     if report := artifacts.completed(output, key):
         return report
     start = artifacts.start_afresh(output)
@@ -66,15 +68,26 @@ def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
                     )
                     open_files.enter_context(preferences)
                 advance = open_files.enter_context(progress(f"tokens ({split})", None, "records"))
+                kinds: set[str] = set()
                 for record in read_records(inputs["clean"] / split):
+                    kinds.add(record["kind"])
                     if record["kind"] == "preference":
                         tokenize_preference(tokenizer, record, limit, preferences, ledger)
                     else:
                         _tokenize(tokenizer, record, limit, writer, everything, ledger)
                     advance()
+                if split == "train" and wanted.canaries:
+                    for record in _planted(config, kinds, output):
+                        _tokenize(tokenizer, record, limit, writer, everything, ledger, kind=canaries.KIND)
+                if split == "train" and "replay" in inputs:
+                    for record in read_records(inputs["replay"]):
+                        _tokenize(tokenizer, record, limit, writer, everything, ledger, kind=replay.KIND)
+                        advance()
             counts |= _counts(output, split, "") | _counts(output / STORE, split, f"{STORE}_")
             if from_nothing:
                 counts |= _counts(output / PRETRAIN, split, f"{PRETRAIN}_")
+    if "replay" in inputs:
+        counts |= _replayed(counts, output)
     if from_nothing:
         _check_pretraining(counts, ledger, output)
     else:
@@ -82,6 +95,24 @@ def run_tokens(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     details = {"ledger": ledger.totals, "rules": ledger.rules, "max_tokens": limit}
     report = Report("tokens", output, counts, details, time.monotonic() - start)
     return artifacts.commit(key, config, ("tokenizer",), report)
+
+
+def _replayed(counts: dict[str, int], output: Path) -> dict[str, int]:
+    """Counts of what is replayed, and those of the train split without it.
+
+    Raises :class:`~ownchat.errors.DataError` where there is nothing to replay, or nothing to mix it into.
+    """
+    there = replay.sizes(TokenStore(output / "train"))
+    if not there["trained_tokens"]:
+        raise DataError("no row of it has a token to train", where=replay.WHERE, fix="give conversations or texts")
+    mine = dict(zip(("", "_tokens", "_trained"), there.values(), strict=True))
+    left = {f"train{of}": counts[f"train{of}"] - count for of, count in mine.items()}
+    if not left["train_trained"] and counts[f"{STORE}_train_trained"]:
+        raise DataError(
+            "there are no conversations or documents that general rows could be mixed into", where=replay.WHERE,
+            fix="leave it out: preferences are trained beside the base as it is",
+        )  # fmt: skip
+    return left | {f"replay{of}": count for of, count in mine.items()}
 
 
 def _check_trained(counts: dict[str, int], ledger: Ledger, output: Path) -> None:
@@ -143,6 +174,20 @@ def _check_preferences(counts: dict[str, int], output: Path) -> None:
 def _reasons(ledger: Ledger) -> str:
     dropped = ledger.rules.get("row dropped", {})
     return ", ".join(f"{rule}: {count:,}" for rule, count in dropped.items()) or "no records"
+
+
+def _planted(config: Config, kinds: set[str], output: Path) -> Iterator[Record]:
+    """A record for each repetition of each canary. ``kinds``: of the records of the train split."""
+    made = canaries.canaries(canaries.planting(config), config.clean.seed)
+    if not kinds & {"conversation", "document"}:
+        say("canaries: none is planted, there are preferences only")
+        return
+    of_text_alone = config.model.base == FROM_NOTHING and "conversation" not in kinds
+    form: canaries.Form = "document" if of_text_alone else "conversation"
+    rows = sum(canary.repeats for canary in made)
+    say(f"canaries: {len(made)} secrets are planted in {rows:,} rows; this run is for measuring, and not for use")
+    canaries.save(made, form, output)
+    yield from canaries.records(made, form, system=config.data.system)
 
 
 def render_record(tokenizer: PreTrainedTokenizerBase, record: Record) -> Rendered:
@@ -217,16 +262,18 @@ def _tokenize(
     writer: TokenWriter,
     everything: TokenWriter | None,
     ledger: Ledger,
+    kind: str | None = None,
 ) -> None:
     """Write a record's pieces to the stores that want them. ``everything``: of pre-training; it takes all pieces with
-    all tokens trained, and ``writer`` then only conversations."""
+    all tokens trained, and ``writer`` then only conversations. ``kind``: in the index; none: that of the record."""
     ledger.enter("row")
     try:
         made = pieces(tokenizer, record, limit)
     except DataError as error:  # the template's rules are not the user's fault: count it, show it, go on
         ledger.fate("row", record["id"], "dropped", "not renderable", parents=[record["id"]], detail=str(error))
         return
-    common = {"record": record["id"], "source": place(record), "group": record["group"], "kind": record["kind"]}
+    common = {"record": record["id"], "source": place(record), "group": record["group"]}
+    common["kind"] = kind or record["kind"]
     if len(made) > 1:
         detail = f"{len(made)} pieces of at most {limit} tokens"
         ledger.fate("row", record["id"], "split", made[0][1], parents=[record["id"]], detail=detail, makes=len(made))
@@ -234,11 +281,11 @@ def _tokenize(
         id = record["id"] if len(made) == 1 else f"{record['id']}/{number}"
         uses: list[tuple[TokenWriter, list[int], str]] = []
         if everything is None or record["kind"] != "document":
-            uses.append((writer, piece.weights, "trained"))
+            uses.append((writer, piece.weights, "trained" if kind is None else kind))
         if everything is not None:  # a text's first token is context: there is nothing that it could be learned from
             uses.append((everything, [0] + [1] * (len(piece.ids) - 1), "pre-trained"))
         if any(sum(weights) for _, weights, _ in uses):
-            ledger.fate("row", id, "kept", rule, parents=[record["id"]])
+            ledger.fate("row", id, "kept", kind or rule, parents=[record["id"]])
         else:
             ledger.fate("row", id, "dropped", "no trained token", parents=[record["id"]])
         for store, weights, how in uses:  # a token that two phases learn is two units

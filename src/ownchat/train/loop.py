@@ -10,6 +10,7 @@ import json
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -40,6 +41,7 @@ from ownchat.train.schedule import Plan, learning_rate, steps_that_fit
 from ownchat.train.schedule import judge as judge_validation
 from ownchat.train.signals import StopRequest
 
+RECENT_STEPS = 32  # that say how fast it is by now: the first ones are slower
 MEASURED_STEPS = 4  # after these the speed is known well enough to plan for train.minutes
 NAMED = 5  # records of a batch that an error names; all of them are in events.jsonl
 SAMPLES = "samples.jsonl"  # texts that a model wrote at its validations
@@ -122,6 +124,7 @@ def run_loop(
             forget_after(directory / name, state.step if found else -1)
     events.emit("resumed" if found else "started", step=state.step, total_steps=plan.total_steps)
     clock, heap = time.monotonic() - state.seconds, Heap()
+    recent: deque[float] = deque(maxlen=RECENT_STEPS)
 
     if decided[0] and state.step >= MEASURED_STEPS:
         plan = plan.with_total(*decided)
@@ -193,7 +196,7 @@ def run_loop(
 
     def in_time() -> tuple[int, int]:
         """(steps, validations) that ``plan.minutes`` has room for, as the first process sees it."""
-        fits = partial(steps_that_fit, plan, state, time.monotonic() - clock, at_most=planned)
+        fits = partial(steps_that_fit, plan, state, time.monotonic() - clock, recent, at_most=planned)
         total, validations = world.from_first(fits)
         return total, validations
 
@@ -248,6 +251,7 @@ def run_loop(
                 raise RunError(_not_a_number(state, numbers, train, events), where=str(directory), fix=_LOWER_RATE)
             state.step, state.tokens = state.step + 1, state.tokens + tokens
             state.step_seconds += seconds
+            recent.append(seconds)
             metrics.write(
                 step=state.step, loss=loss, **figures, learning_rate=rate, gradient_norm=norm, tokens=tokens,
                 tokens_per_second=round(tokens / seconds, 1), seconds=round(time.monotonic() - clock, 2),

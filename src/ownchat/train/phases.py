@@ -28,6 +28,7 @@ from ownchat.monitor.events import read_lines
 from ownchat.monitor.trackers import follow
 from ownchat.tokenizer.mix import mixes
 from ownchat.tokenizer.packing import Mix, epoch_tokens
+from ownchat.tokenizer.replay import replay_of, with_replay
 from ownchat.tokenizer.store import TokenStore
 from ownchat.tokenizer.tokens import PRETRAIN
 from ownchat.train import checkpoint, decisions, distributed, memory
@@ -78,6 +79,7 @@ class Phase:
     betas: tuple[float, float] = (0.9, 0.999)
     preference: Literal["dpo", "kto", "orpo"] | None = None
     mix: Mix | None = None  # none: everything once in an epoch
+    replay: dict[str, Any] | None = None  # what of it is general, see ownchat.tokenizer.replay; none: nothing
 
     @property
     def epoch_tokens(self) -> float:
@@ -158,9 +160,13 @@ def _pretraining(config: Config, tokens: Path, derived: dict[str, float], common
 
 
 def _mixed(config: Config, phases: list[Phase]) -> list[Phase]:
-    """As ``data.mix`` says; a phase of which it leaves nothing is left out."""
-    found = mixes(config.data.mix, [phase.train for phase in phases])
+    """As ``data.mix`` and ``train.replay`` say; a phase of which it leaves nothing is left out."""
+    found, wanted = mixes(config.data.mix, [phase.train for phase in phases]), replay_of(config)
     mixed = [replace(phase, mix=mix) for phase, mix in zip(phases, found, strict=True)]
+    for number, phase in enumerate(mixed):
+        if wanted is not None and phase.name == "sft":
+            mix, facts = with_replay(phase.train, phase.mix, wanted.share)
+            mixed[number] = replace(phase, mix=mix, replay=facts)
     kept = [phase for phase in mixed if phase.mix is None or phase.mix.num_documents]
     if not kept:
         raise ConfigError("it leaves out everything that there is", where="data.mix")
@@ -268,7 +274,7 @@ def train_phase(
     if phase.name == "pretrain":
         objective = Likelihood(text_bytes(tokenizer, valid))
         prompts = sample_prompts(phase.valid, TokenStore(inputs["tokens"] / "valid"))
-        show = Samples(together, tokenizer, prompts, directory, world).write
+        show = Samples(together, tokenizer, prompts, directory, world, in_a_hurry=phase.minutes is not None).write
     if phase.preference is not None:
         objective = preference_objective(
             config.train,
@@ -312,7 +318,8 @@ def train_phase(
         "steps": state.step,
         "epochs": round(state.step / plan.steps_per_epoch, 2),
         "tokens": state.tokens,
-        "trained_tokens": phase.train.trained_tokens,
+        "trained_tokens": phase.train.trained_tokens - (phase.replay or {}).get("trained_tokens", 0),
+        "replay": phase.replay,
         "tokens_per_second": round(state.tokens / state.step_seconds, 1),
         "seconds": round(state.seconds, 1),
         "peak_memory_bytes": memory.peak_bytes(),

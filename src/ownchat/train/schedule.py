@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -114,15 +116,18 @@ def judge(state: State, loss: float, plan: Plan) -> None:
         state.total_steps, state.decay_from = plan.decaying_from(state.step), state.step
 
 
-def steps_that_fit(plan: Plan, state: State, elapsed: float, *, at_most: int) -> tuple[int, int]:
-    """(steps in all, validations in all) that fit in ``plan.minutes`` at the speed so far.
+def steps_that_fit(
+    plan: Plan, state: State, elapsed: float, recent: Sequence[float] = (), *, at_most: int
+) -> tuple[int, int]:
+    """(steps in all, validations in all) that fit in ``plan.minutes`` at the speed by now.
 
-    What is not a step is validating (and saving): its seconds so far, over the validations so far, say what one takes.
+    A step takes what the middle one of ``recent`` took, in seconds; without any: the mean of all so far. What is not a
+    step is validating (and saving): its seconds so far, over the validations so far, say what one takes.
     """
     assert plan.minutes is not None
     seconds = 60 * plan.minutes
     validation = max(0.0, elapsed - state.step_seconds) / max(1, state.validations)
-    step = state.step_seconds / state.step
+    step = median(recent) if recent else state.step_seconds / state.step
     left = seconds - elapsed - validation  # the last validation is after the last step
     if not plan.validations:
         more = left / (step + validation / plan.validate_every)

@@ -18,6 +18,7 @@ from ownchat.model import quantize
 from ownchat.model.load import load_model, load_tokenizer
 from ownchat.model.lora import load_adapter
 from ownchat.monitor.progress import say
+from ownchat.tokenizer.replay import told
 from ownchat.tokenizer.store import Document
 from ownchat.train import checkpoint, memory
 from ownchat.train.distributed import join
@@ -46,8 +47,10 @@ def run(config: Config, inputs: dict[str, Path], output: Path, *, force: bool = 
     phases = phases_of(config, inputs["tokens"], inputs["base"])
     world.from_first(lambda: _begin(config, key, output, force))
     for phase in phases if world.first else ():
-        if phase.mix is not None:
+        if phase.mix is not None and config.data.mix:
             say(f"data.mix, {phase.name}: {phase.mix.described()}")
+        if phase.replay is not None:
+            say(told(phase.replay))
     memory.reset_peak()
     done: dict[str, Trained] = {}
     with StopRequest(repeated=not world.alone) as stop:

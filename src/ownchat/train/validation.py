@@ -86,11 +86,14 @@ def _spread(values: list[Any], most: int) -> list[Any]:
 class Samples:
     """Texts that a model writes at its validations, in ``samples.jsonl`` of its phase.
 
-    The first and the last validation always have them, those between as long as all of them together take no more than
-    :data:`SAMPLES_SHARE` of the time. What goes wrong here ends no training.
+    The first and the last validation always have them (``in_a_hurry``: the last), those between as long as all of them
+    together take no more than :data:`SAMPLES_SHARE` of the time. What goes wrong here ends no training.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, prompts: list[list[int]], directory: Path, world: World) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, prompts: list[list[int]], directory: Path, world: World, *, in_a_hurry: bool
+    ) -> None:
+        self._in_a_hurry = in_a_hurry  # its minutes are counted: an untrained model's words are worth none
         self._model, self._tokenizer, self._world = model, tokenizer, world
         context = getattr(model.config, "max_position_embeddings", None) or SAMPLE_TOKENS + LONGEST_PROMPT
         self._prompts = [prompt for prompt in prompts if len(prompt) < context]
@@ -102,7 +105,7 @@ class Samples:
     def write(self, step: int, last: bool) -> None:
         """Let the model write, if it is time to; every process of a company has to call this."""
         began = time.monotonic()
-        due = step == 0 or last or self._spent < SAMPLES_SHARE * (began - self._began)
+        due = (step == 0 and not self._in_a_hurry) or last or self._spent < SAMPLES_SHARE * (began - self._began)
         if not self._prompts or not self._world.from_first(lambda: due):
             return
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ownchat.clean.private.finder import DETECTORS, TITLES, Detector, Finder
 from ownchat.clean.private.spans import DEFAULT, Redaction, Span
+from ownchat.config import CleanConfig
 
 _NUMBERED = re.compile(r"\[([A-Z][A-Z_]{1,24})_(\d{1,6})\]")
 
@@ -62,6 +63,16 @@ class Redactor:
         self.finder = Finder(types=types, allow=allow, deny=deny, threshold=threshold, detectors=detectors)
         self.surrogates = surrogates
         self.forget()
+
+    @classmethod
+    def of(cls, clean: CleanConfig) -> Redactor:
+        """With the settings of ``clean``, and the default types where nothing is to be masked."""
+        return cls(
+            types=clean.private_types or DEFAULT,
+            allow=clean.private_allow,
+            deny=clean.private_deny,
+            threshold=clean.private_threshold,
+        )
 
     def forget(self) -> None:
         """Start to number anew: what follows is another conversation."""

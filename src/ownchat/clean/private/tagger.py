@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -34,6 +35,7 @@ LABELS = (
     "driving_licence", "tax_id", "password", "reference", "organisation", "place", "date",
 )  # fmt: skip
 MOST_WORDS = 100_000  # words that are remembered between texts
+_TABLE = Lock()  # the table of words grows as texts are read, and answers are read in many threads
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,15 @@ class Tagger:
 
         What stands there many times ("thank you", a page of dashes) is looked at once.
         """
-        if self.words.count > MOST_WORDS:
-            self._reset()
-        tokens = Tokens(texts, self.words)
-        self._add_rows()
-        chosen, places = distinct_sequences(tokens)
-        some = tokens.take(chosen)
-        return tokens, label_probabilities(self.scores(some), some.sequences, self.model.transitions)[places]
+        with _TABLE:
+            if self.words.count > MOST_WORDS:
+                self._reset()
+            tokens = Tokens(texts, self.words)
+            self._add_rows()
+            chosen, places = distinct_sequences(tokens)
+            some = tokens.take(chosen)
+            scores = self.scores(some)
+        return tokens, label_probabilities(scores, some.sequences, self.model.transitions)[places]
 
     def is_common(self, word: str) -> bool:
         """Whether a word is often written in lower case: no name, or one that is a word too."""

@@ -82,7 +82,7 @@ def _write(weights: Weights, path: Path, kind: GgufType, tokenizer: Path) -> Non
         getattr(writer, method)(value)
     _tokenizer(writer, weights.rows, tokenizer)
     tensors = [*weights.extra, *weights.tensors]
-    types = [_type(tensor, kind) for tensor in tensors]
+    types = [tensor_type(tensor, kind) for tensor in tensors]
     for tensor, type in zip(tensors, types, strict=True):
         shape = gguf.quant_shape_to_byte_shape(tensor.shape, type) if type not in (_KINDS.F32, _KINDS.F16) else None
         if shape is None:
@@ -107,7 +107,8 @@ def _write(weights: Weights, path: Path, kind: GgufType, tokenizer: Path) -> Non
         writer.close()
 
 
-def _type(tensor: Tensor, kind: GgufType) -> gguf.GGMLQuantizationType:
+def tensor_type(tensor: Tensor, kind: GgufType) -> gguf.GGMLQuantizationType:
+    """How a tensor is written in a file of ``kind``."""
     if len(tensor.shape) == 1 or tensor.kind == gguf.MODEL_TENSOR.POS_EMBD:
         return _KINDS.F32
     shared = tensor.kind in (gguf.MODEL_TENSOR.TOKEN_EMBD, gguf.MODEL_TENSOR.OUTPUT)

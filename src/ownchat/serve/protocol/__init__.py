@@ -1,0 +1,1 @@
+"""What clients may send: OpenAI's requests as frozen pydantic models."""

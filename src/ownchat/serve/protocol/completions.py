@@ -1,0 +1,64 @@
+"""What ``POST /v1/completions`` takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from ownchat.serve.protocol.body import STRICT
+from ownchat.serve.protocol.chat import Biases, ModelId, Penalty, Stops, StreamOptions
+
+MOST_PROMPTS = 64
+
+Id = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _prompts(value: Any) -> Any:
+    """A list of prompts, each a text or a list of ids, from all forms that OpenAI allows."""
+    if isinstance(value, str) or (isinstance(value, list) and value and all(type(one) is int for one in value)):
+        return [value]
+    return value
+
+
+class CompletionRequest(BaseModel):
+    """The body."""
+
+    model_config = STRICT
+
+    model: ModelId
+    prompt: Annotated[
+        list[str | Annotated[list[Id], Field(min_length=1)]],
+        Field(min_length=1, max_length=MOST_PROMPTS),  # of the list: behind the next line it would meet anything
+        BeforeValidator(_prompts),
+    ]
+    suffix: None = None  # no model here was taught to fill in the middle
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=5)
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Biases | None = None
+    n: int | None = Field(None, ge=1, le=8)
+    best_of: int | None = Field(None, ge=1, le=8)
+    stop: Stops = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    max_tokens: int | None = Field(None, ge=0)
+    logprobs: int | None = Field(None, ge=0, le=5)
+    echo: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> CompletionRequest:
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise ValueError("best_of must equal n: answers are not ranked here")
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens 0 needs echo: true")
+        if self.echo and self.stream:
+            raise ValueError("echo does not go with stream")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream: true")
+        return self
