@@ -347,10 +347,10 @@ def to_the_end(trial: Trial, name: str) -> None:
     }  # fmt: skip
 
 
-def contents(run: Path) -> dict[str, Any]:
+def contents(run: Path, phase: str = "sft") -> dict[str, Any]:
     """What has to be the same: hashes of weights and of the last optimiser's state, and the metrics without times."""
     training = run / "5-train"
-    last = max((training / "sft" / "checkpoints").glob("step-*"))
+    last = max((training / phase / "checkpoints").glob("step-*"))
     files = [
         *training.glob("model/*.safetensors"),
         *training.glob("adapter/*.safetensors"),
@@ -359,7 +359,7 @@ def contents(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         str(file.relative_to(training)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     }
-    rows = read_lines(training / "sft" / "metrics.jsonl")
+    rows = read_lines(training / phase / "metrics.jsonl")
     return found | {"metrics": [{key: row[key] for key in row if key not in TIMES} for row in rows]}
 
 

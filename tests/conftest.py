@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,4 +84,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tiny-model")
     LlamaForCausalLM(config).eval().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def endless_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_model`` with a long context and an end token that is never the likeliest: it talks until stopped."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    directory = shutil.copytree(tiny_model, tmp_path_factory.mktemp("endless") / "model")
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[2] = 0
+    model.config.max_position_embeddings = 100_000
+    model.save_pretrained(directory)
     return directory

@@ -161,6 +161,8 @@ def test_sweep_page_runs(workplace: Path) -> None:
         "docs/export.md",
         "docs/from-scratch.md",
         "docs/evaluation.md",
+        "docs/hosted.md",
+        "docs/migrate.md",
     ],
 )
 def test_commands_exist(page: str) -> None:
@@ -180,7 +182,7 @@ def test_commands_exist(page: str) -> None:
             given = [after for before, after in pairwise(arguments) if before == "--set"]
             if arguments[0] != "sweep":  # whose --set holds several values
                 load_config(sets=given)
-            name = arguments[: 2 if arguments[0] in ("prompt", "tokenizer") else 1]
+            name = arguments[: 2 if arguments[0] in ("prompt", "tokenizer", "migrate") else 1]
             shown = subprocess.run(
                 [sys.executable, "-m", "ownchat", *name, "--help"], capture_output=True, text=True, check=True
             ).stdout

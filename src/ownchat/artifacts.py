@@ -31,6 +31,7 @@ IMPORT, CLEAN, TOKENIZER, TOKENS, MODEL, TRAIN, REPORT = (
 STAGES = (IMPORT, CLEAN, TOKENIZER, TOKENS, MODEL, TRAIN, REPORT)  # MODEL: of a model from nothing, untrained
 SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
+HOSTED, JOB = "hosted", "job.json"  # in TRAIN: of a model that was trained at a service
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,32 @@ def finished_model(run: Path) -> Path | None:
     return stage / "model" if (stage / MANIFEST).exists() else None
 
 
+def hosted_job(run: Path) -> dict[str, Any] | None:
+    """What a run knows of its training at a service; None for a run that is trained here.
+
+    ``url``, ``host``, ``base``, ``status`` (``sending`` before there is a job), and once they are known ``id`` of the
+    job and ``tuned``, the name of the model that it made.
+    """
+    path = run / TRAIN / HOSTED / JOB
+    found: dict[str, Any] | None = read_json(path) if path.is_file() else None
+    return found
+
+
+def is_hosted(run: Path) -> bool:
+    """Was its model trained at a service, and is that over?"""
+    return (run / TRAIN / HOSTED / MANIFEST).is_file()
+
+
+def _is_taken(run: Path) -> bool:
+    """A finished model lies here, or a service works on one or is about to."""
+    job = hosted_job(run)
+    return finished_model(run) is not None or (job is not None and job["status"] not in ("failed", "cancelled"))
+
+
 def free_run_name(name: str) -> str:
     """``NAME``, or ``NAME-2``, ``NAME-3``, ... when a finished model lies there: it is never overwritten."""
     number, candidate = 1, name
-    while finished_model(run_directory(candidate)) is not None:
+    while _is_taken(run_directory(candidate)):
         number += 1
         candidate = f"{name}-{number}"
     return candidate

@@ -1,9 +1,11 @@
-"""A stored report with the figures of a plausible run, and metrics to draw."""
+"""A stored report with the figures of a plausible run, metrics to draw, and a model that answers differently."""
 
 from __future__ import annotations
 
 import copy
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -314,3 +316,19 @@ LADDER: dict[str, Any] = {
 @pytest.fixture
 def ladder() -> dict[str, Any]:
     return copy.deepcopy(LADDER)
+
+
+@pytest.fixture(scope="session")
+def shifted_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_model`` with other weights in its second layer: it answers differently."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    directory = shutil.copytree(tiny_model, tmp_path_factory.mktemp("shifted") / "model")
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for weight in model.model.layers[1].parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    model.save_pretrained(directory)
+    return directory

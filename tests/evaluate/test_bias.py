@@ -7,7 +7,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,22 +23,6 @@ from ownchat.evaluate.scores import Interval
 
 DATASETS = Path(os.environ.get("OWNCHAT_DATASETS", Path(__file__).parents[3] / "shared" / "datasets")) / "bias_safety"
 needs_files = pytest.mark.skipif(not DATASETS.is_dir(), reason="no bias_safety: set OWNCHAT_DATASETS")
-
-
-@pytest.fixture(scope="module")
-def shifted_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tiny_model`` with other weights in its second layer: it answers differently."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    directory = shutil.copytree(tiny_model, tmp_path_factory.mktemp("shifted") / "model")
-    model = AutoModelForCausalLM.from_pretrained(directory)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for weight in model.model.layers[1].parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)
-    model.save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,22 +32,6 @@ ANSWERED = [
 def talk(number: int, question: str, answer: str) -> dict[str, Any]:
     turns = [message("user", question), message("assistant", answer)]
     return record("conversation", file="faq.csv", format="csv", line=number, messages=turns)
-
-
-@pytest.fixture(scope="module")
-def shifted_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tiny_model`` with other weights in its second layer: it answers differently."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    directory = shutil.copytree(tiny_model, tmp_path_factory.mktemp("shifted") / "model")
-    model = AutoModelForCausalLM.from_pretrained(directory)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for weight in model.model.layers[1].parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)
-    model.save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture(scope="module")

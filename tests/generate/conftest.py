@@ -25,21 +25,6 @@ def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
-def endless_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tiny_model`` with a long context and an end token that is never the likeliest: it talks until stopped."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    directory = shutil.copytree(tiny_model, tmp_path_factory.mktemp("endless") / "model")
-    model = AutoModelForCausalLM.from_pretrained(directory)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[2] = 0
-    model.config.max_position_embeddings = 100_000
-    model.save_pretrained(directory)
-    return directory
-
-
 @pytest.fixture
 def make_run(tiny_model: Path, adapter: Path, tmp_path: Path) -> Callable[..., Path]:
     """``make_run(with_adapter=...)``: the directory of a run whose training is complete."""

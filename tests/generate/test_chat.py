@@ -116,9 +116,8 @@ def test_oldest_turns_leave_a_full_context_with_a_note(engine: HfEngine, capsys:
     notes = capsys.readouterr().err
     assert "turns are left out" in notes and "turn is left out" in notes
     assert len(session.histories[0]) == 12, "the history itself is kept"
-    prompt, dropped = session._fit(
-        [{"role": "system", "content": "Be brief."}, *session.histories[0], {"role": "user", "content": "last"}]
-    )
+    head = [{"role": "system", "content": "Be brief."}]
+    prompt, dropped = session._fit(head, [*session.histories[0], {"role": "user", "content": "last"}])
     assert dropped > 0 and len(prompt) == 14 - 2 * dropped
     assert prompt[0]["role"] == "system" and prompt[1]["role"] == "user" and prompt[-1]["content"] == "last"
     assert session._count_tokens(prompt) <= 155

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, GPT2Config
 
-from ownchat.cli import _terminate
+from ownchat.cli.ending import terminate
 from ownchat.config import Config, load_config
 from ownchat.errors import Interrupted
 from ownchat.model import score, trial
@@ -199,7 +199,7 @@ def test_signal_while_saving(inputs: dict[str, Path], tmp_path: Path) -> None:
 def test_second_signal_while_saving_ends_at_once(inputs: dict[str, Path], tmp_path: Path) -> None:
     """The half-written checkpoint goes, the one before is whole."""
     run(settings(), inputs, tmp_path / "whole")
-    before = signal.signal(signal.SIGTERM, _terminate)  # as the program does
+    before = signal.signal(signal.SIGTERM, terminate)  # as the program does
     try:
         interrupted(settings(), inputs, tmp_path / "broken", checkpoint, "save_file", 2, times=2)
     finally:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -165,19 +169,53 @@ def gateway(serve_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-@pytest.fixture(scope="session")
-def endless_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tiny_model`` with a long context and an end token that is never the likeliest: it talks until stopped."""
-    import torch
-    from transformers import AutoModelForCausalLM
+@dataclass
+class Program:
+    """``ownchat serve`` as a process of its own."""
 
-    directory = shutil.copytree(tiny_model, tmp_path_factory.mktemp("endless") / "model")
-    model = AutoModelForCausalLM.from_pretrained(directory)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[2] = 0
-    model.config.max_position_embeddings = 100_000
-    model.save_pretrained(directory)
-    return directory
+    process: subprocess.Popen[bytes]
+    url: str
+    token: str
+
+    def kill(self) -> None:
+        """At once, as when its machine is switched off."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., Program]]:
+    """``program(home, "--slots", "1", NAME="value")``: a server on this home, killed with the test, as its trainings
+    are."""
+    from ownchat.serve import job_process
+
+    started: list[tuple[Path, Program]] = []
+
+    def start(home: Path, *arguments: str, **environment: str) -> Program:
+        token = "sk-own-only-for-these-tests"
+        said = home.parent / f"server-{len(started)}.txt"
+        with open(said, "wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ownchat", "serve", "--port", "0", "--engine", "hf", "--threads", "1",
+                 *arguments],
+                env=os.environ | {"OWNCHAT_HOME": str(home), "OWNCHAT_API_KEY": token, "PYTHONUNBUFFERED": "1"}
+                | environment, stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        found = Program(process, "", token)
+        started.append((home, found))
+        until = time.monotonic() + 200
+        while not (urls := re.findall(r"^ownchat serves (\S+)", said.read_text(errors="replace"), re.M)):
+            assert process.poll() is None and time.monotonic() < until, said.read_text(errors="replace")
+            time.sleep(0.05)
+        found.url = urls[0]
+        return found
+
+    yield start
+    for _, server in started:
+        server.kill()
+    for home in {home for home, _ in started}:
+        for training in filter(None, map(job_process.holder, (home / "runs").glob("*"))):
+            training.end()
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,29 @@ def test_the_text_of_a_bare_prompt_is_a_question(gateway: Gateway) -> None:
     assert scored.text == "Who won the election?", "nothing is said there"
 
 
+def test_the_prompt_of_the_training_is_told_where_it_is_put_in(gateway: Gateway) -> None:
+    (gateway.services.settings.home / "runs" / "desk" / "config.yaml").write_text("generate: {prompt: support@2}\n")
+    client = OpenAI(base_url=gateway.url, api_key=gateway.token, max_retries=0)
+    asked: Any = {"model": "desk", "messages": ASKED, "max_tokens": 30}
+    plain = client.chat.completions.with_raw_response.create(**asked)
+    assert plain.headers["x-ownchat-system"] == "support@2"
+    assert ANSWER.startswith(plain.parse().choices[0].message.content or "nothing"), "which only that prompt brings"
+    streamed = client.responses.with_raw_response.create(model="desk", input="Hi", max_output_tokens=1, stream=True)
+    assert streamed.headers["x-ownchat-system"] == "support@2"
+    streamed.http_response.close()
+    own = [{"role": "system", "content": "You are a poet."}, *ASKED]
+    for raw in (
+        client.chat.completions.with_raw_response.create(**asked | {"messages": own}),
+        client.responses.with_raw_response.create(model="desk", input="Hi", instructions="Rhyme.", max_output_tokens=1),
+        client.completions.with_raw_response.create(model="desk", prompt="Hi", max_tokens=1),
+        client.chat.completions.with_raw_response.create(**asked | {"model": "starter"}),
+    ):
+        assert "x-ownchat-system" not in raw.headers
+    listed: Any = {model.id: model for model in client.models.list()}
+    assert listed["desk"].ownchat["system"] == "support@2" and "system" not in listed["starter"].ownchat
+    assert SYSTEM not in gateway.call("GET", "/v1/models").body.decode()
+
+
 def test_users_are_told_of_it(gateway: Gateway) -> None:
     client = OpenAI(base_url=gateway.url, api_key=gateway.token, max_retries=0)
     assert [model.id for model in client.models.list()] == ["starter", "desk"]

@@ -14,20 +14,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 from pydantic import BaseModel
 
-from ownchat.artifacts import is_locked, locked
+from ownchat.artifacts import SPLITS, is_locked, locked
+from ownchat.data.records import read_records
 from ownchat.errors import RunError, system_error
+from ownchat.model import starter
+from ownchat.model.load import load_model
+from ownchat.model.lora import load_adapter
+from ownchat.model.score import score_documents
 from ownchat.serve import job_process
 from ownchat.serve.job_store import run_name
 from ownchat.serve.protocol.fine_tuning import Train
 from ownchat.serve.runner import Runner
+from ownchat.tokenizer.store import TokenStore
 
 PLACES = [
     "Aachen",
@@ -97,8 +105,10 @@ def wait(
 
 
 def begin(client: openai.OpenAI, examples: Sequence[Any], **more: Any) -> str:
-    path = io.BytesIO(lines(examples))
-    upload = client.files.create(file=("training.jsonl", path), purpose="fine-tune")
+    upload = client.files.create(file=("training.jsonl", lines(examples)), purpose="fine-tune")
+    if (validation := more.pop("validation", None)) is not None:
+        file = client.files.create(file=("checks.jsonl", lines(validation)), purpose="fine-tune")
+        more["validation_file"] = file.id
     extra = {"x_train": {"method": "full", **more.pop("x_train", {})}}
     return client.fine_tuning.jobs.create(
         model=more.pop("model", "starter"), training_file=upload.id, seed=1, extra_body=extra, **more
@@ -179,11 +189,17 @@ def test_the_life_of_a_model(serving: Callable[..., Any], tmp_path: Path) -> Non
     table = losses(client, done)
     assert float(table[-1]["train_loss"]) < 0.5 * float(table[0]["train_loss"])
     assert min(float(row["valid_loss"]) for row in table if row["valid_loss"]) < 0.5
+    shares = {row["step"]: float(row["valid_mean_token_accuracy"]) for row in table if row["valid_loss"]}
+    assert max(shares.values()) > 0.9 and not any(row["train_accuracy"] for row in table)
 
     model = done.fine_tuned_model
     assert model == f"ft:starter:operator:orders:{first.id[6:14]}"
     (last, *_) = kept = list(client.fine_tuning.jobs.checkpoints.list(first.id))
     assert last.id.startswith("ftckpt_") and last.metrics.train_loss is not None
+    assert last.metrics.valid_mean_token_accuracy == shares[str(last.step_number)]
+    assert last.metrics.full_valid_mean_token_accuracy == last.metrics.valid_mean_token_accuracy
+    saved = [int(text.split()[-1]) for text in told if text.startswith("Checkpoint created at step")]
+    assert [one.step_number for one in kept[:3]] == sorted(saved)[:-4:-1], "the last three"
     listed = [found.id for found in client.models.list()]
     assert {model, *(found.fine_tuned_model_checkpoint for found in kept)} <= set(listed)
     assert not [name for name in listed if name.startswith("ft-")], "a run of a job has one name"
@@ -208,6 +224,10 @@ def test_the_life_of_a_model(serving: Callable[..., Any], tmp_path: Path) -> Non
     while gateway.app.state.jobs.active():  # its process ends and frees the memory
         assert time.monotonic() < until
         time.sleep(0.1)
+    early, *_ = client.fine_tuning.jobs.checkpoints.list(second.id)
+    assert early.fine_tuned_model_checkpoint.startswith(f"ft:starter:operator::{second.id[6:14]}:ckpt-step-")
+    said = client.chat.completions.create(model=early.fine_tuned_model_checkpoint, max_tokens=8, **asked)
+    assert said.usage is not None and said.usage.completion_tokens, "before there is any model of the job"
     assert client.fine_tuning.jobs.resume(second.id).status == "queued"
     wait(client, second.id, "running", seen=lambda job: process_of(gateway, job.id) > 0)
     worker = process_of(gateway, second.id)
@@ -226,6 +246,70 @@ def test_the_life_of_a_model(serving: Callable[..., Any], tmp_path: Path) -> Non
     assert client.files.delete(done.result_files[0]).deleted
     assert model not in [found.id for found in client.models.list()]
     assert [job.id for job in client.fine_tuning.jobs.list(metadata={"team": "support"})] == [first.id]
+
+
+@pytest.mark.slow
+def test_a_validation_file_is_validated_on_and_never_learned(serving: Callable[..., Any]) -> None:
+    """And checkpoints are there, to be asked, while an adapter is still trained."""
+    gateway = serving()
+    client = sdk(gateway)
+    held = [
+        {"messages": [{"role": "user", "content": f"Where is order {place} 7 {place[::-1]}?"},
+                      {"role": "assistant", "content": "ok ok ok"}]}
+        for place in ("Minden", "Neuss", "Osnabrueck", "Passau", "Rostock", "Stade")
+    ]  # fmt: skip
+    learned = rows()
+    id = begin(
+        client, learned, validation=[*held, learned[0], learned[5]],
+        hyperparameters={"n_epochs": 15, "batch_size": 4, "learning_rate_multiplier": 2.0},
+        x_train={"method": "lora", "rank": 4, "validate_every": 60, "patience": 100},
+    )  # fmt: skip
+
+    def kept() -> list[Any]:
+        return list(client.fine_tuning.jobs.checkpoints.list(id))
+
+    wait(client, id, "running", seen=lambda job: bool(kept()))
+    (first, *_) = kept()
+    assert f"Checkpoint created at step {first.step_number}" in messages(client, id)
+    name = first.fine_tuned_model_checkpoint
+    assert name in [found.id for found in client.models.list()]
+    asked: Any = [{"role": "user", "content": "Where is order Ulm 9?"}]
+    answer = client.chat.completions.create(model=name, messages=asked, max_tokens=4, temperature=0)
+    assert answer.model == name and answer.usage is not None and answer.usage.completion_tokens
+    if (now := client.fine_tuning.jobs.retrieve(id)).status == "running":
+        assert now.fine_tuned_model is None
+
+    job = wait(client, id, "running", "succeeded", seen=lambda job: job.status == "succeeded")
+    told = messages(client, id)
+    assert "2 example(s) of the validation file are copies of what is learned, and left out of the validation" in told
+    assert any(text.startswith("Examples: 36 to learn from, 5 for validation, 1 held out") for text in told), told
+    run = gateway.services.settings.home / "runs" / run_name(id, None)
+    sources = {
+        split: Counter(record["source"]["file"] for record in read_records(run / "2-clean" / split))
+        for split in (*SPLITS, "dropped")
+    }
+    assert sources == {
+        "train": {"training.jsonl": 36}, "valid": {"validation.jsonl": 5}, "test": {"validation.jsonl": 1},
+        "dropped": {"validation.jsonl": 2},
+    }  # fmt: skip
+
+    table = {row["step"]: row for row in losses(client, job)}
+    checkpoints = kept()
+    assert [one.step_number for one in checkpoints][1:] == [120, 60] and len(checkpoints) == 3
+    assert name in [one.fine_tuned_model_checkpoint for one in checkpoints], "under the name it had before"
+    for one in checkpoints:
+        metrics, row = one.metrics, table[str(one.step_number)]
+        assert metrics.step == one.step_number and metrics.valid_loss == float(row["valid_loss"])
+        assert metrics.full_valid_loss == metrics.valid_loss and metrics.train_loss == float(row["train_loss"])
+        assert metrics.valid_mean_token_accuracy == float(row["valid_mean_token_accuracy"])
+    best = min(checkpoints, key=lambda one: one.metrics.valid_loss or 0.0)
+    documents = [(np.asarray(ids), weights) for ids, weights in TokenStore(run / "4-tokens" / "valid")]
+    model = load_adapter(load_model(gateway.services.settings.home / "models" / starter.NAME),
+                         run / "5-train" / "adapter")  # fmt: skip
+    likeliest: list[Any] = []
+    scores = np.concatenate(score_documents(model, documents, likeliest=likeliest))
+    assert best.metrics.valid_loss == pytest.approx(-scores.mean(), abs=1e-4)
+    assert best.metrics.valid_mean_token_accuracy == pytest.approx(np.concatenate(likeliest).mean(), abs=1e-9)
 
 
 # -------------------------------------------------------------------------------------------------------- processes
@@ -397,9 +481,11 @@ def test_preferences_are_learned_on_top_of_what_was_learned(serving: Callable[..
         "type": "dpo",
         "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 3, "learning_rate_multiplier": 100.0}},
     }
-    second = wait(
-        client, begin(client, pairs(), model=first.fine_tuned_model, method=method, suffix="better"), "succeeded"
-    )
+    checks = [*pairs()[20:], *pairs()[3:5]]  # of which two are learned
+    asked_for: dict[str, Any] = {"model": first.fine_tuned_model, "method": method, "suffix": "better"}
+    second = wait(client, begin(client, pairs()[:20], validation=checks, **asked_for), "succeeded")
+    assert any(text.startswith("Examples: 20 to learn from, ") for text in messages(client, second.id))
+    assert "2 example(s) of the validation file are copies" in " ".join(messages(client, second.id))
     assert str(second.fine_tuned_model).startswith("ft:starter:operator:better:")
     assert second.method is not None and second.method.dpo is not None and second.method.dpo.hyperparameters is not None
     assert second.method.dpo.hyperparameters.beta == 0.2

@@ -13,7 +13,7 @@ import pytest
 
 from ownchat.artifacts import write_atomic
 from ownchat.serve import job_settings
-from ownchat.serve.job_events import Watch, newest_step, stopped_at
+from ownchat.serve.job_events import COPIED, Watch, newest_step, result_file, stopped_at
 from ownchat.serve.protocol.fine_tuning import Train
 from ownchat.train import phases
 
@@ -151,8 +151,9 @@ def test_jobs_are_listed_in_pages_and_by_their_metadata(anna: openai.OpenAI, fil
     assert [job.id for job in anna.fine_tuning.jobs.list(limit=2)] == made[::-1]
     assert [job.id for job in anna.fine_tuning.jobs.list(metadata={"team": "a"})] == [made[3], made[1]]
     assert [job.id for job in anna.fine_tuning.jobs.list(metadata={"team": "a", "n": "1"})] == [made[1]]
-    with pytest.raises(openai.BadRequestError, match="metadata"):
-        anna.fine_tuning.jobs.list(extra_query={"metadata": "team"})
+    for wrong in ({"metadata": "team"}, {"metadata[]": "true"}, {"metadata[team": "a"}, {f"metadata[{'k' * 65}]": "a"}):
+        with pytest.raises(openai.BadRequestError, match="metadata"):
+            anna.fine_tuning.jobs.list(extra_query=wrong)
     assert [job.id for job in anna.fine_tuning.jobs.list(extra_query={"metadata": "null"})] == [
         made[4],
         made[2],
@@ -224,12 +225,27 @@ def test_what_a_job_asks_for_is_what_the_training_reads() -> None:
         )
         assert (config.model.lora_rank, config.model.lora_alpha, config.train.threads) == (4, 8, 2)
         assert config.clean.private_types and not config.clean.near_duplicates
-        assert config.evaluate.care == {"checks": []}
+        assert config.evaluate.care == {"checks": []} and not config.data.map
         if method == "dpo":
             assert (config.train.preference_epochs, config.train.preference_beta) == (3, 0.3)
             assert config.train.preference_learning_rate == pytest.approx(1e-9)
         else:
             assert (config.train.epochs, config.train.learning_rate) == (3, pytest.approx(5e-8))
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_a_validation_file_is_named_to_the_training(report: bool) -> None:
+    from ownchat.config import CleanConfig, load_config
+
+    given = Train(report=report)
+    auto = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
+    found = job_settings.arguments(
+        auto, "supervised", given, base="starter", seed=5, tokens=50.0, threads=1, validation="validation.jsonl"
+    )
+    config, _ = load_config(sets=found[1::2])
+    assert config.data.map == {"valid": "validation.jsonl"}
+    assert config.clean.valid_share == CleanConfig().valid_share
+    assert (config.clean.test_share == CleanConfig().test_share) == report
 
 
 def test_small_rates_keep_their_digits() -> None:
@@ -248,14 +264,41 @@ def test_a_training_that_goes_on_tells_nothing_twice(tmp_path: Any) -> None:
     told = {event.key: event.message for event in watch.look()}
     assert told["sft/step/1"] == "Step 1/4: training loss=4.00"
     assert "sft/step/2" not in told, "its validation may follow"
-    lines = "".join(json.dumps(row) + "\n" for row in [*rows, {"step": 2, "validation_loss": 2.5}])
+    validated = {"step": 2, "validation_loss": 2.5, "validation_token_accuracy": 0.625}
+    lines = "".join(json.dumps(row) + "\n" for row in [*rows, validated])
     write_atomic(metrics, lines)  # as a training does that goes on from a checkpoint
-    again = {event.key: event.message for event in watch.look()}
-    assert again == {
+    found = watch.look()
+    assert {event.key: event.message for event in found} == {
         "sft/step/1": told["sft/step/1"],
-        "sft/step/2": "Step 2/4: training loss=3.00, validation loss=2.50, full validation loss=2.50",
+        "sft/step/2": "Step 2/4: training loss=3.00, validation loss=2.50, full validation loss=2.50, "
+        "validation token accuracy=0.62",
     }
+    assert found[-1].data == {
+        "step": 2, "total_steps": 4, "train_loss": 3.0, "valid_loss": 2.5, "full_valid_loss": 2.5,
+        "valid_mean_token_accuracy": 0.625, "full_valid_mean_token_accuracy": 0.625,
+    }  # fmt: skip
+    assert result_file([dict(found[-1].data)], base64_encoded=False).splitlines() == [
+        b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy", b"2,3.0,,2.5,0.625"
+    ]  # fmt: skip
     assert watch.look() == []
+
+
+def test_what_cleaning_left_out_is_told_by_its_rule(tmp_path: Any) -> None:
+    from ownchat.clean.given import RULE
+
+    assert RULE == COPIED
+    report = {
+        "counts": {"train": 9, "valid": 2, "test": 1},
+        "details": {"rules": {"row dropped": {RULE: 3, "empty": 1}}},
+    }
+    (tmp_path / "2-clean").mkdir()
+    (tmp_path / "2-clean" / "manifest.json").write_text(json.dumps({"report": report}))
+    told = [(event.level, event.message) for event in Watch(tmp_path).look()]
+    assert told == [
+        ("warn", "3 example(s) of the validation file are copies of what is learned, and left out of the validation"),
+        ("warn", "1 example(s) are not learned: empty"),
+        ("info", "Examples: 9 to learn from, 2 for validation, 1 held out for the report"),
+    ]
 
 
 def rows_in(tmp_path: Any, events: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> Watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -9,13 +10,16 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
 
 from ownchat.errors import UserError
@@ -24,7 +28,7 @@ from ownchat.serve.keys import Keys
 from ownchat.serve.settings import Settings
 
 if TYPE_CHECKING:
-    from conftest import Gateway
+    from conftest import Gateway, Program
 
 PLACES = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), Path("/usr/local/bin"), Path("/usr/bin")]
 PASSWORD = "only-for-this-test"
@@ -189,3 +193,101 @@ def test_one_gateway_works_on_the_jobs_and_the_other_takes_over(
     while not second.leads:
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_of_two_gateways_one_tells_a_receiver_and_the_other_goes_on(
+    postgres: str, serving: Callable[..., Gateway], serve_home: Path, tmp_path: Path
+) -> None:
+    """What ends at the one is told by the leader, once; what did not arrive is told by whoever leads then."""
+    came: list[str] = []
+    plan = [204, 500]
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            came.append(self.headers["webhook-id"])
+            self.send_response(plan.pop(0) if plan else 204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def told(number: int) -> None:
+        until = time.monotonic() + 60
+        while len(came) < number:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    urls = (f"http://127.0.0.1:{receiver.server_port}/",)
+    one, two = (
+        serving(home=shutil.copytree(serve_home, tmp_path / name), database=postgres, webhooks=urls)
+        for name in ("one", "two")
+    )
+    file = one.app.state.files
+    came_in = file.incoming()
+    came_in.write_text('{"messages": []}\n' * 3)
+    id = file.add("operator", came_in, filename="a.jsonl", purpose="fine-tune", sha256="").id
+    for gateway in (one, two):
+        gateway.app.state.runner.tick = lambda: False
+
+    def cancelled() -> None:
+        job = two.call("POST", "/v1/fine_tuning/jobs", {"model": "starter", "training_file": id}).json()["id"]
+        assert two.call("POST", f"/v1/fine_tuning/jobs/{job}/cancel").status == 200
+
+    cancelled()
+    told(1)
+    cancelled()
+    told(2)
+    one.server.should_exit = True
+    one.thread.join(30)
+    two.app.state.runner.wake()
+    told(3)
+    time.sleep(2.5)  # more than a look of each
+    assert len(came) == 3 and came[0] != came[1] and came[1] == came[2], "only what failed is told again"
+    receiver.shutdown()
+    receiver.server_close()
+
+
+@pytest.mark.slow
+def test_another_gateway_ends_what_a_killed_one_began(
+    postgres: str, program: Callable[..., Program], serve_home: Path, tmp_path: Path
+) -> None:
+    """Two processes on one folder and one database: the one that works on the jobs is killed while a job trains."""
+    home = shutil.copytree(serve_home, tmp_path / "home")
+    servers = [program(home, OWNCHAT_DATABASE=postgres) for _ in range(2)]
+    lock = home / "server" / "lock"
+    leader, other = servers
+    assert lock.read_text() == str(leader.process.pid), "the first one works, the second one waits for its turn"
+
+    def said(n: int) -> list[dict[str, str]]:
+        return [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}."}]
+
+    content = b"".join(json.dumps({"messages": said(n)}).encode() + b"\n" for n in range(30))
+    client = openai.OpenAI(base_url=other.url, api_key=other.token, max_retries=0)
+    file = client.files.create(file=("a.jsonl", content), purpose="fine-tune").id
+    id = client.fine_tuning.jobs.create(
+        model="starter", training_file=file, seed=1, hyperparameters={"n_epochs": 6, "batch_size": 4}
+    ).id
+
+    def told() -> list[str]:
+        return [event.message for event in client.fine_tuning.jobs.list_events(id, limit=100)]
+
+    def until(seen: Callable[[], bool], seconds: float = 250) -> None:
+        end = time.monotonic() + seconds
+        while not seen():
+            assert time.monotonic() < end, told()
+            time.sleep(0.1)
+
+    until(lambda: any(text.startswith("Step ") for text in told()))
+    leader.kill()
+    until(lambda: lock.read_text() == str(other.process.pid), 60)
+    until(lambda: client.fine_tuning.jobs.retrieve(id).status in ("succeeded", "failed"))
+    job, messages = client.fine_tuning.jobs.retrieve(id), told()
+    assert job.status == "succeeded" and len(job.result_files) == 1, messages
+    for text in ("Fine-tuning job started", "The job has successfully completed"):
+        assert messages.count(text) == 1
+    steps = [text for text in messages if text.startswith("Step ")]
+    assert len(set(steps)) == len(steps) == len(client.files.content(job.result_files[0]).read().splitlines()) - 1
+    assert [model.id for model in client.models.list()].count(str(job.fine_tuned_model)) == 1

@@ -69,6 +69,25 @@ def test_nothing_is_stored_that_nobody_asked_to(gateway: Gateway, client: OpenAI
     assert not list(gateway.services.records.all(None))
 
 
+def test_private_data_in_keys_of_metadata_are_placeholders(gateway: Gateway, client: OpenAI) -> None:
+    key = f"the order of one whom we all know as {EMAIL}"
+    made = stored(client, metadata={key: "late", "topic": "parcels"})
+    response = client.responses.create(
+        model="starter", input="x", max_output_tokens=2, store=True, metadata={EMAIL: "4111 1111 1111 1111"}
+    )
+    assert client.responses.retrieve(response.id).metadata == {"[EMAIL_1]": "[CARD_1]"}
+    client.chat.completions.update(made.id, metadata={key: "lost", "rating": "up"})
+    found: Any = client.chat.completions.retrieve(made.id)
+    assert len(key) <= 64 and set(found.metadata) == {key.replace(EMAIL, "[EMAIL_1]")[:64], "rating"}
+    database = gateway.services.database.engine
+    with database.connect() as connection:
+        rows = [*connection.execute(text("select metadata, answer from ownchat_records")),
+                *connection.execute(text("select key, value from ownchat_record_labels"))]  # fmt: skip
+    assert rows and "berg" not in str(rows)
+    with pytest.raises(openai.BadRequestError, match="cannot be searched for"):
+        client.chat.completions.list(metadata={EMAIL: "late"})
+
+
 def test_pages_are_turned_by_the_sdk(client: OpenAI) -> None:
     ids = [stored(client, max_tokens=1).id for _ in range(5)]
     assert [one.id for one in client.chat.completions.list(limit=2)] == ids

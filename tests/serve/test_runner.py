@@ -197,6 +197,21 @@ def test_what_another_machine_trains_is_left_alone(bench: Bench, trains: Callabl
         stranger.wait()
 
 
+def test_a_training_that_ended_unseen_is_told_whole(bench: Bench, trains: Callable[[str], list[str]]) -> None:
+    """Its server was killed before it noted the process, and the next one began when all was done."""
+    begun = trains("exit 1")
+    id = bench.job()
+    run = bench.run(id)
+    finish(run)
+    (run / TRAIN / "sft").mkdir()
+    lines = [json.dumps({"step": step, "loss": 2.0 / step}) + "\n" for step in (1, 2, 3)]
+    (run / TRAIN / "sft" / "metrics.jsonl").write_text("".join(lines))
+    row = bench.until(id, lambda row: row.status == SUCCEEDED)
+    assert not begun
+    told = bench.files.path(row.result_files[0]).read_text().splitlines()
+    assert [line.split(",")[:2] for line in told[1:]] == [["1", "2.0"], ["2", "1.0"], ["3", str(2 / 3)]]
+
+
 def test_a_finished_job_ends_on_a_disk_without_room_and_blocks_nobody(
     bench: Bench, trains: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

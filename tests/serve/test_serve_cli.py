@@ -63,6 +63,7 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, monkeypatch: pytest.Mo
         ["serve", "--port", "70000"],
         ["serve", "--cors", "*"],
         ["serve", "--upstream", "big"],
+        ["serve", "--webhook", "ftp://a.example/geheim"],
         ["serve", "--upstream", "a/b=http://127.0.0.1:1/v1#x"],
         ["serve", "--host", "203.0.113.7"],
     ],

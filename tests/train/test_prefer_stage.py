@@ -144,6 +144,7 @@ def test_preferences_alone(only_pairs: dict[str, Path], tmp_path: Path, preferen
     assert steps[-1]["margin"] > steps[0]["margin"]
     best = min((row["validation_loss"], row["step"]) for row in rows[1:] if "validation_loss" in row)
     assert (facts["best_loss"], facts["best_step"]) == best
+    assert facts["best"]["token_accuracy"] > facts["before"]["token_accuracy"], "of the better replies"
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     assert (tmp_path / "adapter").exists() == (method == "lora") and model.dtype == torch.float32
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from ownchat.artifacts import SPLITS
 from ownchat.clean import stage
 from ownchat.clean.contradictions import LOST_RULE, RULE
+from ownchat.clean.given import RULE as ELSEWHERE
 from ownchat.clean.preview import (
     EXAMPLES,
     Example,
@@ -116,7 +117,7 @@ def _is_on(config: CleanConfig, switch: str) -> bool:
 
 
 def _is_global(entry: dict[str, Any]) -> bool:
-    return any(entry["rule"] in rules for _, _, rules in _STEPS) or entry["rule"] == "leak"
+    return any(entry["rule"] in rules for _, _, rules in _STEPS) or entry["rule"] in ("leak", ELSEWHERE)
 
 
 def _find(batches: Sequence[pa.RecordBatch], id: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from ownchat.clean.contradictions import RULE as CONTRADICTION
 from ownchat.clean.contradictions import TAG as CONTRADICTORY
 from ownchat.clean.contradictions import Found, find_contradictions, settle
 from ownchat.clean.decontaminate import Examination, contaminated, read_examination
+from ownchat.clean.given import RULE as ELSEWHERE
+from ownchat.clean.given import copies_across, deal_given, first_of_training, given_splits
 from ownchat.clean.leaks import count_leaks
 from ownchat.clean.mentions import MentionCounts
 from ownchat.clean.near import Near, find_near
@@ -191,16 +193,16 @@ def _plan(
     order: Order,
     dropped: Mapping[str, int],
 ) -> _Plan:
-    everyone, ids = np.arange(len(hashes)), hashes.ids
+    everyone, ids, given = np.arange(len(hashes)), hashes.ids, given_splits(folders)
     lost: dict[int, tuple[str, str, str]] = {}
     if examination is not None:
         for index, run in contaminated(*_found(folders), len(hashes)).items():
             place = examination.names[examination.places[run]]
             lost[index] = ("contaminated", ids[index].decode(), f"text of {place}")
-    clear = np.setdiff1d(everyone, np.fromiter(lost, np.int64))
+    clear = first_of_training(given, np.setdiff1d(everyone, np.fromiter(lost, np.int64)))
     copy_of = everyone.copy()
     copy_of[clear] = clear[first_copies(hashes.content[clear], order)]
-    first = clear[copy_of[clear] == clear]
+    first = np.sort(clear[copy_of[clear] == clear])
     # Of preferences it matters which answer was chosen: only equal ones are dropped.
     near = _near(sketches, first, ~hashes.is_preference, work, order)
     if config.exact_duplicates:
@@ -212,11 +214,17 @@ def _plan(
     contradicted, tagged = settle(opposed, ids, drop=config.contradictions == "drop")
     lost |= contradicted
     apart = {(pair.first, pair.second) for pair in opposed.pairs}
+    copies = copies_across(given, near.kept[copy_of])
+    for index in np.flatnonzero(copies.gone).tolist():
+        best = int(copies.stays[index])
+        if index not in contradicted and (min(index, best), max(index, best)) not in apart:
+            detail = f"given as {SPLITS[given[index]]}; its copy is in {SPLITS[given[best]]}"
+            lost[index] = (ELSEWHERE, ids[best].decode(), detail)
     examples: list[dict[str, Any]] = []
     if config.near_duplicates:
         for index in np.flatnonzero(near.kept != everyone).tolist():
-            best, detail = int(near.kept[index]), f"Jaccard similarity {near.similarity[index]:.2f}"
-            if index in lost or best in contradicted or (min(index, best), max(index, best)) in apart:
+            best, detail = int(copies.stays[index]), f"Jaccard similarity {near.similarity[index]:.2f}"
+            if best == index or index in lost or best in contradicted or (min(index, best), max(index, best)) in apart:
                 continue
             lost[index] = ("near duplicate", ids[best].decode(), detail)
             if len(examples) < _EXAMPLES:
@@ -232,17 +240,23 @@ def _plan(
     labels = components(hashes.take(kept), connected([linked + 1, near.related + 1])[kept])
     alone = kept[(hashes.is_document & (hashes.group == 0))[kept] & (np.bincount(labels)[labels] == 1)]
     cut: dict[int, list[tuple[int, Record]]] = {}
-    if 0 < len(alone) < FEW_DOCUMENTS:
+    if 0 < len(alone) < FEW_DOCUMENTS and not given.any():
         cut = _cut_documents(_rows_at(_batches(folders), alone), config, others=len(np.unique(labels)))
     rest = kept[~np.isin(kept, list(cut))]
     splits, stock, pairs, largest = np.full(len(hashes), -1), np.empty(0, np.uint64), np.empty(0, np.int64), 0
-    if len(rest):
+    if given.any():
+        dealt = deal_given(
+            hashes.take(rest), linked[rest], near.related[rest], given[rest],
+            valid_share=config.valid_share, test_share=config.test_share, seed=config.seed,
+        )  # fmt: skip
+    elif len(rest):
         few = cut and len(np.unique(labels[~np.isin(kept, list(cut))])) < len(SPLITS)
         dealt = deal(
             hashes.take(rest), linked[rest], near.related[rest], valid_share=config.valid_share,
             test_share=config.test_share, seed=config.seed, needed=() if few else (VALID, TEST),
             dropped=gone,
         )  # fmt: skip
+    if len(rest):
         splits[rest], stock, largest = dealt.splits, dealt.stock, int(np.bincount(dealt.labels).max())
         pairs = np.unique(np.stack([dealt.splits, dealt.labels]), axis=1)[0]
     made = [split for sections in cut.values() for split, _ in sections]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,7 +16,22 @@ from typing import Annotated
 import typer
 
 from ownchat import __version__
-from ownchat.cli import benchmark, export, keys, ladder, machine, prompt, records, serve, stages, sweep, talk, tokenizer
+from ownchat.cli import (
+    benchmark,
+    ending,
+    export,
+    keys,
+    ladder,
+    machine,
+    migrate,
+    prompt,
+    records,
+    serve,
+    stages,
+    sweep,
+    talk,
+    tokenizer,
+)
 from ownchat.errors import Interrupted, UserError, system_error
 
 app = typer.Typer(
@@ -46,6 +60,7 @@ app.add_typer(prompt.prompt_app, name="prompt")
 app.add_typer(machine.runs_app, name="runs")
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(records.records_app, name="records")
+app.add_typer(migrate.migrate_app, name="migrate")
 
 
 @app.callback(invoke_without_command=True)
@@ -64,9 +79,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 must not end an hour's work
-    signal.signal(signal.SIGTERM, _terminate)  # stages that save something on the way have handlers of their own
-    with _exit_codes():
-        app()
+    ending.listen()
+    try:
+        with _exit_codes():
+            app()
+    except (KeyboardInterrupt, Interrupted):  # a signal in the middle of what is said below
+        sys.exit(ending.CODE)
+    finally:
+        ending.quietly()
 
 
 @contextmanager
@@ -78,13 +98,15 @@ def _exit_codes() -> Iterator[None]:
             typer.echo(f"ownchat: {error}", err=True)
         sys.exit(2)
     except Interrupted as error:
+        ending.quietly()
         typer.echo(f"\nownchat: {error}", err=True)
-        sys.exit(130)
+        sys.exit(ending.CODE)
     except (KeyboardInterrupt, SystemExit) as error:
-        if isinstance(error, SystemExit) and error.code != 130:  # 130: Typer met a Ctrl-C and said nothing
+        if isinstance(error, SystemExit) and error.code != ending.CODE:  # 130: Typer met a Ctrl-C and said nothing
             raise
+        ending.quietly()
         typer.echo("\nownchat: interrupted", err=True)
-        sys.exit(130)
+        sys.exit(ending.CODE)
     except BrokenPipeError:  # `ownchat runs | head`: the reader left, and that is fine
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -112,7 +134,3 @@ def _ran_out_of_memory(error: BaseException) -> bool:
     from ownchat.model.out_of_memory import is_out_of_memory
 
     return is_out_of_memory(error)
-
-
-def _terminate(*_: object) -> None:
-    raise Interrupted("ended by a signal; the same command goes on or begins again")

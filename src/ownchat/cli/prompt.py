@@ -42,7 +42,7 @@ def new(
     from ownchat.generate import prompts
     from ownchat.pipeline import prompts as work
 
-    made = work.new(name, system=system, file=file, variables=_variables(var), note=note)
+    made = work.new(name, system=system, file=file, variables=variables(var), note=note)
     path = prompts.path_of(name, made.version or 0)
     typer.echo(f"{made.label}  {path}")
     typer.echo(f"to try it: ownchat prompt try {made.label} 'YOUR QUESTION'")
@@ -112,7 +112,7 @@ def try_(
 
     from ownchat.pipeline import prompts as work
 
-    done = work.attempt(name, question, model=model, variables=_variables(var), run=run)
+    done = work.attempt(name, question, model=model, variables=variables(var), run=run)
     for note in done.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(printable(done.answer))
@@ -136,7 +136,7 @@ def compare(
 
     from ownchat.pipeline import prompt_search as work
 
-    done = work.compare((first, second), run=run, model=model, rows=rows, variables=_variables(var))
+    done = work.compare((first, second), run=run, model=model, rows=rows, variables=variables(var))
     typer.echo(f"{done.rows} held-out rows of {run}, answered by {done.model}; {METRICS[done.metric]}, 95 % intervals")
     each = zip(done.prompts, (done.first, done.second), done.seconds_per_answer, done.prompt_tokens, strict=True)
     for label, found, seconds, tokens in each:
@@ -191,7 +191,8 @@ def optimise(
         print_json(work.as_json(found, kept, label))
 
 
-def _variables(given: list[str] | None) -> dict[str, str]:
+def variables(given: list[str] | None) -> dict[str, str]:
+    """Of ``--var NAME=VALUE``; raises :class:`~ownchat.errors.ConfigError` for what is no such pair."""
     values = {}
     for text in given or ():
         name, separator, value = text.partition("=")

@@ -39,6 +39,9 @@ def serve(
     metrics: Annotated[bool, typer.Option(help="Figures at /metrics, for keys with that scope.")] = True,
     retention: Annotated[int, typer.Option(help="Days that stored answers are kept; 0: for ever.")] = 30,
     store: Annotated[bool, typer.Option("--store", help="Store answers unless a request says no.")] = False,
+    webhook: Annotated[
+        list[str] | None, typer.Option(help="Told how jobs end.", metavar="URL", envvar="OWNCHAT_WEBHOOKS")
+    ] = None,
 ) -> None:
     """Serve this machine's models behind OpenAI's API."""
     from ownchat import artifacts
@@ -50,7 +53,7 @@ def serve(
         strict=strict, queue=queue, queue_tokens=queue_tokens, requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute, deadline_seconds=deadline, drain_seconds=drain,
         allowed_hosts=tuple(allow_host or ()), cors_origins=tuple(cors or ()), metrics=metrics,
-        retention_days=retention or None, store_default=store,
+        retention_days=retention or None, store_default=store, webhooks=tuple(dict.fromkeys(webhook or ())),
     )  # fmt: skip
     from ownchat.serve.server import start  # loads much: a wrong option is said before
 

@@ -159,6 +159,15 @@ def train(
     config: ConfigOption = None,
     set: SetOption = None,
     force: Annotated[bool, typer.Option("--force", help="Start an unfinished training again from nothing.")] = False,
+    on: Annotated[
+        str | None, typer.Option("--on", help="A service trains: https://api.openai.com/v1#MODEL", metavar="URL#MODEL")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", help="With --on: money for a million training tokens.", min=0)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --on: send it without asking.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="With --on: end the job there.")] = False,
+    allow_http: Annotated[bool, typer.Option("--allow-http", help="With --on: also a URL without TLS.")] = False,
     json: JsonOption = False,
 ) -> None:
     """A folder of text to a chat model: import, clean, split, train, evaluate, report."""
@@ -166,9 +175,26 @@ def train(
         config, set, map, format, recipe, base=base, size=size, method=method, epochs=epochs, minutes=minutes,
         seed=seed, system=system, assistant=assistant, assistant_domain=assistant_domain,
     )  # fmt: skip
+    start = time.monotonic()
+    if on is not None:
+        from ownchat.pipeline import hosted
+
+        place: dict[str, Any] = {"on": on, "name": name, "config": settings, "origins": origins, "say": typer.echo}
+        place["allow_http"] = allow_http
+        if cancel:
+            hosted.cancel(source, **place)
+            return
+        again = shlex.join(["ownchat", *(printable(word) for word in sys.argv[1:])])
+        made = hosted.train(source, **place, price=price, yes=yes, again=again)
+        if made is None:  # somebody said no
+            raise typer.Exit(1)
+        _show(made, start, as_json=json)
+        return
+    flags = {"--price": price is not None, "--yes": yes, "--cancel": cancel, "--allow-http": allow_http}
+    if unused := [flag for flag, given in flags.items() if given]:
+        raise ConfigError(f"{unused[0]} means nothing without a service", where="train", fix="add --on URL#MODEL")
     from ownchat.pipeline import run
 
-    start = time.monotonic()
     outcome = run.train(source, name=name, config=settings, origins=origins, force=force)
     _show(outcome, start, as_json=json)
 

@@ -29,7 +29,9 @@ class DataConfig(_Section):
     """How files become records."""
 
     map: dict[str, str] = Field(
-        {}, description="which column is what: question, answer, system, group, text; review, rating, product"
+        {},
+        description="which column is what: question, answer, system, group, text; review, rating, product; and which "
+        "files are held out: valid, test",
     )
     system: str | None = Field(None, description="system message put before conversations that have none")
     format: dict[str, str] = Field({}, description='format of files whose name matches: {"*.log": "irc"}')

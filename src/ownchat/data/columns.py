@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ownchat.data.files import UnreadableFile
+from ownchat.data.given import TAGS
 from ownchat.data.ledger import Entry
 from ownchat.data.reading import document, question_answer
 from ownchat.data.records import Record
@@ -90,8 +91,8 @@ class _Content:
 def check_map(mapping: Mapping[str, str]) -> None:
     """Raise :class:`~ownchat.errors.ConfigError` for a part that does not exist."""
     for part in mapping:
-        if part not in ROLES:
-            fix = nearest(part, ROLES) or f"parts are {', '.join(ROLES)}"
+        if part not in ROLES and part not in TAGS:
+            fix = nearest(part, [*ROLES, *TAGS]) or f"parts are {', '.join(ROLES)}; {' and '.join(TAGS)} name files"
             raise ConfigError(f'"{part}" is no part of a conversation', where="data.map", fix=fix)
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ownchat.config import DataConfig
 from ownchat.data.files import InputFile, UnreadableFile, open_file
+from ownchat.data.given import columns_only, given_split, with_split
 from ownchat.data.ledger import Entry, Ledger, Unit
 from ownchat.data.plan import Task, as_data_error
 from ownchat.data.readers import FORMATS
@@ -51,7 +52,8 @@ def import_task(
         format = FORMATS[task.format]
         label = files[0].name if len(task.files) == 1 else f"{_common(files)} ({len(files):,} files)"
         try:
-            reading = format.together(files, data) if format.together else format.read(files[0], data)
+            told = columns_only(data)
+            reading = format.together(files, told) if format.together else format.read(files[0], told)
         except Exception as error:  # a reader's library may raise anything on damaged input
             for file in files:
                 _unreadable(file.name, as_data_error(error, file.name), ledger, outcome)
@@ -103,7 +105,7 @@ def _import_reading(
     outcome: Outcome,
 ) -> None:
     counter = _Counter(ledger, reading.parent)
-    rows = with_system(guarded(reading, label), data.system)
+    rows = with_split(with_system(guarded(reading, label), data.system), data)
     for batch in batched(counter.records(rows)):
         writer.write(batch)
         ids, names = batch.column("id").to_pylist(), batch.column("source").field("file").to_pylist()
@@ -111,10 +113,13 @@ def _import_reading(
             ledger.fate("row", id, "kept", "import", parents=(reading.parent or name,))
     for unit, count in reading.entered.items():
         ledger.enter(cast(Unit, unit), count)
+    held = sorted({given_split(file.name, data) for file in files} - {""})
     for file in files:
         ledger.fate("file", file.name, "kept", f"read as {reading.format}", detail=reading.understood)
         for note in file.decoding.notes:
             ledger.event("file", file.name, "changed", note)
+        if split := given_split(file.name, data):
+            ledger.event("file", file.name, "changed", f"given as {split}")
     if counter.with_system:
         ledger.event("row", label, "changed", "system prompt added", count=counter.with_system)
     if counter.unreadable:
@@ -135,7 +140,7 @@ def _import_reading(
             "encoding": files[0].encoding if not files[0].magic else None,
             "columns": reading.columns,
             "understood as": reading.understood,
-            "notes": reading.notes,
+            "notes": [*reading.notes, *(f"held out: it is {split} data" for split in held)],
             "rows": counter.rows,
             "records": counter.made,
             "messages": counter.messages,

@@ -13,6 +13,7 @@ from ownchat.config import Config
 from ownchat.data.archives import expand
 from ownchat.data.columns import check_map
 from ownchat.data.files import InputFile, UnreadableFile, find, open_file
+from ownchat.data.given import columns_only, with_split
 from ownchat.data.importing import guarded, with_system
 from ownchat.data.ledger import Entry
 from ownchat.data.plan import Task, make_plan
@@ -55,8 +56,9 @@ def _look(task: Task, config: Config, rows: int) -> dict[str, Any]:
             files.append(replace(open_file(path, name, beginning_only=True), most_bytes=MOST_BYTES))
         except UnreadableFile as error:
             problems.append(str(error))
+    told = columns_only(config.data)
     try:
-        reading = format.together(files, config.data) if format.together else format.read(files[0], config.data)
+        reading = format.together(files, told) if format.together else format.read(files[0], told)
     except Exception as error:  # damaged input may raise anything in a reader's library
         what = getattr(error, "what", f"{type(error).__name__}: {error}")
         return {"file": label, "problem": what, "fix": getattr(error, "fix", "")}
@@ -65,7 +67,7 @@ def _look(task: Task, config: Config, rows: int) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     complete = all(file.magic or file.compression or file.size <= MOST_BYTES for file in files)
     start = time.monotonic()
-    for item, _ in with_system(guarded(reading, label), config.data.system):
+    for item, _ in with_split(with_system(guarded(reading, label), config.data.system), config.data):
         if not isinstance(item, Entry):
             counts[item["kind"]] += 1
             counts["messages"] += len(item["messages"] or ())

@@ -47,6 +47,7 @@ from ownchat.data.documents.pdf import read_pdf, recognise_pdf
 from ownchat.data.documents.sheets import read_sheets, recognise_sheets
 from ownchat.data.documents.text import read_markdown, read_text, recognise_markdown, recognise_text
 from ownchat.data.files import InputFile, UnreadableFile
+from ownchat.data.given import columns_only
 from ownchat.data.json_rows import read_json, read_json_lines, recognise_json, recognise_json_lines
 from ownchat.data.mail.correspondence import read_mail, read_one
 from ownchat.data.mail.mailbox import recognise_mail
@@ -145,4 +146,4 @@ def check_formats(given: dict[str, str]) -> None:
 
 def read(file: InputFile, data: DataConfig) -> Reading:
     """Understand a file; its rows stream. Raises :class:`~ownchat.errors.DataError`, see the readers."""
-    return detect(file, data.format)[0].read(file, data)
+    return detect(file, data.format)[0].read(file, columns_only(data))

@@ -15,6 +15,7 @@ from ownchat.config import Config
 from ownchat.data.archives import expand
 from ownchat.data.columns import check_map
 from ownchat.data.files import find
+from ownchat.data.given import check_given
 from ownchat.data.importing import Outcome
 from ownchat.data.ledger import Ledger
 from ownchat.data.plan import Plan, chunks, make_plan
@@ -48,6 +49,7 @@ def run(config: Config, inputs: Mapping[str, Source], output: Path) -> Report:
     start = artifacts.start_afresh(output)
     with progress("look", None, "files") as looked:
         plan = make_plan(expand(found, output / UNPACKED), config.data, looked)
+    check_given((name for task in plan.tasks for _, name in task.files), config.data)
     if len(found) == 1 and not sources[0].is_dir() and plan.unreadable and not plan.archives:
         raise plan.unreadable[0][1]
     outcomes: list[Outcome] = []

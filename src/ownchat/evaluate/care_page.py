@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ownchat.evaluate.gates import DECIMALS
@@ -39,13 +39,26 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": TITLES.get(check["name"], check["name"].capitalize()),
         "name": check["name"],
-        "findings": check["findings"],
+        "findings": advised_once(check["findings"]),
         "figures": figures,
         "has_base": any(figure["base"] for figure in figures),
         "examples": check["examples"],
         "conditions": [(name, text) for name, text in conditions if text],
         "skipped": check["skipped"],
     }
+
+
+def advised_once(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Findings of which the same advice stands but once, with the last that it is given for.
+
+    >>> [found["advice"] for found in advised_once([{"advice": "a"}, {"advice": "b"}, {"advice": "a"}])]
+    [None, 'b', 'a']
+    """
+    last = {found.get("advice"): at for at, found in enumerate(findings)}
+    return [
+        dict(found) if last[found.get("advice")] == at else {**found, "advice": None}
+        for at, found in enumerate(findings)
+    ]
 
 
 def _said(value: Any) -> str:
@@ -80,8 +93,7 @@ def lines(care: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     told = [
         (finding["level"], f"{check['name'].capitalize()}: {finding['text']}", finding["advice"] or "")
         for check in care["checks"]
-        for finding in check["findings"]
-        if finding["level"] in ALARMS
+        for finding in advised_once([each for each in check["findings"] if each["level"] in ALARMS])
     ]
     told.sort(key=lambda line: ALARMS.index(line[0]), reverse=True)
     skipped = [

@@ -92,6 +92,32 @@ def compare(scored: Scored, *, draws: int = 1000, seed: int = 0) -> Comparison:
     return Comparison(of_base, of_tuned, change, fell)
 
 
+def compare_answers(
+    base: Sequence[str],
+    tuned: Sequence[str],
+    references: Sequence[str],
+    groups: Sequence[str | None],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """The same of answers alone: what needs the probabilities of a text is None.
+
+    >>> found = compare_answers(["No."], ["Yes."], ["Yes."], ["a"])
+    >>> found.base.exact.value, found.tuned.exact.value, found.tuned.loss
+    (0.0, 100.0, None)
+    """
+    none = np.zeros(0)
+    if not references:
+        missing = Scores(*[None] * (4 + len(ANSWER_METRICS)))
+        return Comparison(missing, missing, missing, None)
+    first, second = Side(none, none, base), Side(none, none, tuned)
+    scored = Scored(first, second, none, none, (), references, groups)
+    rows = [_of_answers(metric, scored, draws, seed) for metric in ANSWER_METRICS]
+    of_base, of_tuned, change = (Scores(None, None, None, None, *column) for column in zip(*rows, strict=True))
+    return Comparison(of_base, of_tuned, change, None)
+
+
 def _of_answers(metric: Metric, scored: Scored, draws: int, seed: int) -> list[Interval | None]:
     groups = scored.answer_groups
     if scored.base.answers is None or scored.tuned.answers is None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ownchat.artifacts import MANIFEST, REPORT, TRAIN, read_json, write_json
+from ownchat.artifacts import MANIFEST, REPORT, TRAIN, is_hosted, read_json, write_json
 
 NAME = "energy.json"  # in the run: what was measured while it was worked on
 POWERCAP = Path("/sys/class/powercap")
@@ -47,6 +47,8 @@ def cost(run: Path, evaluation_seconds: float | None = None) -> dict[str, Any]:
         by_stage[REPORT] = round(evaluation_seconds, 1)
     seconds = round(sum(by_stage.values()), 1)
     watt_hours, how = _energy(run, seconds, trained)
+    if is_hosted(run):
+        how += "; without what the service took to train and to answer"
     return {"seconds": seconds, "by_stage": by_stage, "watt_hours": watt_hours, "how": how}
 
 

@@ -61,6 +61,7 @@ class Result:
     embedding: embedding.Embedded | None = None
     from_nothing: bool = False  # the base is the untrained model
     preferences_only: bool = False  # and nothing else: the loss is that of replies that were wanted
+    answers_only: bool = False  # of models behind a URL: nobody knows a loss
 
 
 def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
@@ -85,7 +86,7 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
     from_nothing = config.model.base == FROM_NOTHING
     result = measure(
         inputs["base"], model, records, config.evaluate, where=where, block_tokens=fits,
-        from_nothing=from_nothing, names=_names_of_labels(records, inputs["test"] / "train"),
+        from_nothing=from_nothing, names=names_of_labels(records, inputs["test"] / "train"),
     )  # fmt: skip
     base = None if from_nothing else inputs["base"]
     with care.Subject(
@@ -93,7 +94,7 @@ def run(config: Config, inputs: dict[str, Path], output: Path) -> Report:
         answered=result.answers, dtype=trained.get("dtype", "float32"),
     ) as subject:  # fmt: skip
         looked_at = care.measure(subject)
-    _empty_report(output, inputs["train"])  # only now: a measurement that was interrupted leaves the report before
+    empty_report(output, inputs["train"])  # only now: a measurement that was interrupted leaves the report before
     contents = reporting.build(result, train=inputs["train"], run=output.parent) | {"care": looked_at}
     reporting.write(contents, output, train=inputs["train"], config=config, seconds=time.monotonic() - start)
     result.scores.save(output)
@@ -112,7 +113,7 @@ def load_report(output: Path) -> dict[str, Any]:
     return read_json(output / reporting.JSON)
 
 
-def _empty_report(output: Path, train: Path) -> None:
+def empty_report(output: Path, train: Path) -> None:
     """Empty it but for what this measurement does not make: answers of the ladder, which cost time or money and are
     found again by the model that gave them; and what was measured of the model of this very training."""
     output.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def _empty_report(output: Path, train: Path) -> None:
             path.unlink()
 
 
-def _names_of_labels(records: Sequence[Record], train: Path) -> list[str] | None:
+def names_of_labels(records: Sequence[Record], train: Path) -> list[str] | None:
     """The labels of test and train split: a few test records alone would not show that they are labels."""
     if label_names([*records, *islice(read_records(train), LABEL_RECORDS)]) is None:
         return None
@@ -200,7 +201,7 @@ def measure(
         notes.append(why_no_answers(items, settings.answers, too_long))
     references = [given.reference for given in answers]
     base_texts, tuned_texts = [given.base for given in answers], [given.tuned for given in answers]
-    notes += _empty(tuned_texts, "tuned model") + ([] if from_nothing else _empty(base_texts, "base"))
+    notes += empty_answers(tuned_texts, "tuned model") + ([] if from_nothing else empty_answers(base_texts, "base"))
     groups, asked_groups = [item["group"] for item in items], [item["group"] for item in asked]
     num_bytes = np.array([reply_bytes(item) for item in items], dtype=np.float64)
     comparison = compare(
@@ -217,7 +218,7 @@ def measure(
     )
     judged, embedded = None, None
     if answers and not from_nothing:  # an untrained model has nothing to compare
-        judged, embedded, said = _ask_servers(settings, asked, answers)
+        judged, embedded, said = ask_servers(settings, asked, answers)
         notes += said
     labels = None
     if names is not None:
@@ -249,7 +250,7 @@ def measure(
     )
 
 
-def _empty(texts: Sequence[str], whose: str) -> list[str]:
+def empty_answers(texts: Sequence[str], whose: str) -> list[str]:
     """What to say of answers that are nothing, or nothing but white space."""
     empty = sum(not text.strip() for text in texts)
     return (
@@ -257,7 +258,7 @@ def _empty(texts: Sequence[str], whose: str) -> list[str]:
     )
 
 
-def _ask_servers(
+def ask_servers(
     settings: EvaluateConfig, asked: Sequence[Record], answers: Sequence[Answer]
 ) -> tuple[judge.Judged | None, embedding.Embedded | None, list[str]]:
     """The judge's and the embeddings' figures, where the settings name them, and what to say of failures."""

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from ownchat.artifacts import home_path, read_json
+from ownchat.artifacts import finished_model, home_path, hosted_job, read_json
 from ownchat.evaluate import charts, gates, wording
 from ownchat.evaluate.slices import FEW_GROUPS, NO_TOPIC, OTHER
 from ownchat.evaluate.wording import number
@@ -45,7 +45,7 @@ def recommend(
     again = train_command(run)
     moved = wording.change(held_out)
     # A model from nothing has no base to be prompted, and a ladder needs questions.
-    ladders = not held_out.get("from_nothing") and held_out.get("answers") != 0
+    ladders = not (held_out.get("from_nothing") or held_out.get("answers_only")) and held_out.get("answers") != 0
     ladder_command = f"ownchat ladder {name}" if ladders else None
     records = _trained_records(report)
     rules = (
@@ -73,7 +73,9 @@ def train_command(run: Path) -> str:
     path = run / REQUEST
     source = str(read_json(path)["source"]) if path.is_file() else ""
     where = source if "://" in source else shell_path(Path(source)) if source else "FOLDER"
-    return f"ownchat train {where} --name {called(run)} --config {shell_path(run.resolve() / CONFIG)}"
+    job = hosted_job(run) if finished_model(run) is None else None
+    at = "" if job is None else f" --on {quote(job['url'] + '#' + job['base'])}"
+    return f"ownchat train {where} --name {called(run)} --config {shell_path(run.resolve() / CONFIG)}{at}"
 
 
 def called(run: Path) -> str:
@@ -85,6 +87,11 @@ def called(run: Path) -> str:
 def read_command(name: str, *, from_nothing: bool) -> str:
     """To see what a run answers, beside its base where it has one. ``name``: as it is :func:`called`."""
     return f"ownchat chat {name}" + ("" if from_nothing else " --compare")
+
+
+def _alone(held_out: Mapping[str, Any]) -> bool:
+    """Is there no base that ``ownchat chat --compare`` could load?"""
+    return bool(held_out.get("from_nothing") or held_out.get("answers_only"))
 
 
 def shell_path(path: Path) -> str:
@@ -118,6 +125,10 @@ def _harmed(held_out: Mapping[str, Any], training: Mapping[str, Any], run: Path)
             "Look whether the better and the worse replies are exchanged in the data.",
             f"ownchat import {source} --preview",
             f"training raised the better reply in {number(100 * rewarded['value'], 0)} % of the held-out pairs only",
+        )
+    if held_out.get("answers_only"):
+        return _found(
+            "Keep the base, or train again for a shorter time.", f"{again} --epochs 1", wording.headline(held_out)
         )
     rate = (training.get("plan") or {}).get("learning_rate")
     why = f"the held-out loss rose: {wording.percent(held_out)}"
@@ -272,7 +283,7 @@ def _not_promoted(report: Mapping[str, Any], name: str) -> dict[str, str] | None
     more = f" ({len(unmet)} requirements are not met)" if len(unmet) > 1 else ""
     return _found(
         f"Do not put it to use yet: “{first['require']}” is not met{more}.",
-        read_command(name, from_nothing=bool(report["held_out"].get("from_nothing"))), first["why"],
+        read_command(name, from_nothing=_alone(report["held_out"])), first["why"],
     )  # fmt: skip
 
 
@@ -286,7 +297,7 @@ def _dangerous(report: Mapping[str, Any], name: str) -> dict[str, str] | None:
     advice = f": {first['advice'].rstrip('.')}" if first["advice"] else ""
     return _found(
         f"Do not hand it on yet{advice}.",
-        read_command(name, from_nothing=bool(report["held_out"].get("from_nothing"))),
+        read_command(name, from_nothing=_alone(report["held_out"])),
         first["text"].rstrip("."),
     )
 
@@ -294,7 +305,8 @@ def _dangerous(report: Mapping[str, Any], name: str) -> dict[str, str] | None:
 def _use_it(report: Mapping[str, Any], name: str, moved: str) -> dict[str, str]:
     held_out = report["held_out"]
     if moved != "helped":
-        return _found("Read some of its answers beside those of the base.", f"ownchat chat {name} --compare",
+        return _found("Read some of its answers beside those of the base.",
+                      read_command(name, from_nothing=_alone(held_out)),
                       "the figures do not tell the two apart")  # fmt: skip
     if held_out.get("from_nothing") and "sft" not in report["training"].get("phases", {}):  # it goes on with a text
         return _found("Use it.", f"ownchat export {name}", "it learned, and no rule found something to mend")

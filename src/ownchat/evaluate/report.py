@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ownchat
-from ownchat.artifacts import CLEAN, MANIFEST, REPORT, TRAIN, read_json, write_atomic, write_json
+from ownchat.artifacts import (
+    CLEAN,
+    HOSTED,
+    MANIFEST,
+    REPORT,
+    TRAIN,
+    is_hosted,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from ownchat.config import Config, to_yaml
 from ownchat.data import ledger
 from ownchat.evaluate import charts, gates
@@ -62,6 +72,7 @@ def build(result: Result, *, train: Path, run: Path) -> dict[str, Any]:
         "extremes": asdict(result.extremes),
         "preferences_only": result.preferences_only,
         "from_nothing": result.from_nothing,
+        "answers_only": result.answers_only,
         "answers": len(result.answers),
         "notes": list(result.notes),
     }
@@ -100,7 +111,7 @@ def write(
 def rewrite(run: Path) -> dict[str, Any]:
     """Both files anew from ``report.json``, once ``ladder.json`` lies beside it; returns the contents."""
     contents: dict[str, Any] = read_json(run / REPORT / JSON)
-    _write(contents, run / REPORT, run / TRAIN, (run / SETTINGS).read_text(encoding="utf-8"))
+    _write(contents, run / REPORT, trained_in(run), (run / SETTINGS).read_text(encoding="utf-8"))
     return contents
 
 
@@ -111,8 +122,13 @@ def recheck(run: Path, config: Config) -> dict[str, Any]:
     found = gates.check(gates.parse(config.evaluate.require), contents["held_out"], contents.get("care"))
     if found != contents.get("gates", gates.check([], {})):
         contents["gates"] = found
-        _write(contents, run / REPORT, run / TRAIN, (run / SETTINGS).read_text(encoding="utf-8"))
+        _write(contents, run / REPORT, trained_in(run), (run / SETTINGS).read_text(encoding="utf-8"))
     return contents
+
+
+def trained_in(run: Path) -> Path:
+    """Where the manifest and the metrics of a run's training lie."""
+    return run / TRAIN / HOSTED if is_hosted(run) else run / TRAIN
 
 
 def _write(contents: dict[str, Any], output: Path, train: Path, settings: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ownchat.data.given import TAGS as GIVEN
 from ownchat.data.records import Record
 from ownchat.evaluate.scores import Array, Interval, bootstraps, group_index, improvement, ratio
 
@@ -19,7 +20,9 @@ OTHER = "other"
 NO_TOPIC = "no topic"
 FEW_GROUPS = 5  # of a slice: with fewer its interval is too narrow to be trusted
 # Tags that say how a record came to be or what is wrong with it, and not what it is about.
-NO_TOPICS = frozenset(("synthetic", "grounded", "quoted", "posts", "crowd", "toxic", "off-topic", "contradiction"))
+NO_TOPICS = frozenset((
+    "synthetic", "grounded", "quoted", "posts", "crowd", "toxic", "off-topic", "contradiction", *GIVEN.values(),
+))  # fmt: skip
 
 
 @dataclass(frozen=True)

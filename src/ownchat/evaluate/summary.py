@@ -65,7 +65,8 @@ def _result(report: Mapping[str, Any]) -> RenderableType:
 
 
 def _scores(held_out: Mapping[str, Any]) -> Table:
-    title = f"{held_out['records']:,} test records, {held_out['tokens']:,} tokens; 95 % intervals in brackets"
+    of = "test questions" if held_out.get("answers_only") else f"test records, {held_out['tokens']:,} tokens"
+    title = f"{held_out['records']:,} {of}; 95 % intervals in brackets"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
     table.add_column("")
     for name, style in ((wording.base_name(held_out), ""), ("tuned", "bold"), ("difference", "")):
@@ -190,7 +191,7 @@ def _broken(command: str) -> str:
 
 
 def _go_on(report: Mapping[str, Any]) -> Table:
-    page = Path(report["model"]).parents[1] / REPORT / HTML
+    page = Path(report["run"] if "run" in report else Path(report["model"]).parents[1]) / REPORT / HTML
     from_nothing = report["held_out"].get(
         "from_nothing"
     )  # of documents alone it goes on with a text, and does not answer
@@ -203,7 +204,7 @@ def _go_on(report: Mapping[str, Any]) -> Table:
         ("Model", report["model"]),
         ("Report", str(page)),
         *([talk] if not from_nothing or "sft" in report["training"].get("phases", {}) else []),
-        *([] if from_nothing else [beside]),
+        *([] if from_nothing or "hosted" in report else [beside]),
         ("All runs", "ownchat runs"),
     ):
         grid.add_row(Text(what), Text(where, style="bold"))

@@ -61,15 +61,26 @@ LIMITS_FROM_NOTHING = (
     LIMITS[4],
 )
 
+LIMITS_OF_ANSWERS = (
+    "Only answers were compared: the service does not tell how likely a text is, so there is no loss, and nothing is "
+    "said of what the model knows by heart, forgot or leans to.",
+    *LIMITS[1:3],
+    "Both models read the same questions, with the system message of the data where it has one.",
+    LIMITS[4],
+)
+
 
 def limits(held_out: Mapping[str, Any]) -> tuple[str, ...]:
     """What the figures do not say."""
+    if held_out.get("answers_only"):
+        return LIMITS_OF_ANSWERS
     return LIMITS_FROM_NOTHING if held_out.get("from_nothing") else LIMITS
 
 
 def measures(held_out: Mapping[str, Any]) -> tuple[Measure, ...]:
     """The rows of the result: those that every report has, and of the others those that were measured."""
-    return tuple(each for each in MEASURES if each.key in ALWAYS or held_out["tuned"].get(each.key) is not None)
+    always = ALWAYS[-1:] if held_out.get("answers_only") else ALWAYS
+    return tuple(each for each in MEASURES if each.key in always or held_out["tuned"].get(each.key) is not None)
 
 
 def base_name(held_out: Mapping[str, Any]) -> str:
@@ -105,7 +116,8 @@ def interval(estimate: Estimate | None, decimals: int, *, signed: bool = False) 
 def change(held_out: Mapping[str, Any]) -> str:
     """How the test loss moved: ``helped``, ``harmed``, ``unclear`` (zero lies in the interval) or ``unknown``.
 
-    With preferences alone: whether training raised the better replies more than the worse ones.
+    With preferences alone: whether training raised the better replies more than the worse ones. Of models that were
+    compared by their answers: how these moved.
 
     >>> change({"improvement": {"value": 25.0, "low": 22.0, "high": 28.0}, "groups": 50})
     'helped'
@@ -114,6 +126,13 @@ def change(held_out: Mapping[str, Any]) -> str:
         if held_out["groups"] < 2:
             return "unclear"
         return "helped" if found["low"] > 0.5 else "harmed" if found["high"] < 0.5 else "unclear"
+    if held_out.get("answers_only"):
+        moved = _answers_alone(held_out)[2]
+        if moved is None:
+            return "unknown"
+        if answer_groups(held_out) < 2:
+            return "unclear"
+        return "helped" if moved["low"] > 0 else "harmed" if moved["high"] < 0 else "unclear"
     improvement = held_out["improvement"]
     if improvement is None:
         return "unknown"
@@ -131,6 +150,8 @@ def headline(held_out: Mapping[str, Any]) -> str:
             f"Training raised the better reply more in {_share(found)[0]} % of "
             f"{held_out['preferences']['pairs']:,} held-out pairs (95 % interval {_share(found)[1]} %)"
         )
+    if held_out.get("answers_only"):
+        return _of_answers_alone(held_out)
     if change(held_out) == "unknown":
         return "The held-out loss could not be compared"
     if held_out.get("from_nothing") and change(held_out) == "helped":
@@ -161,6 +182,8 @@ def verdict(held_out: Mapping[str, Any]) -> str:
     many = f"{held_out['records']:,} test record" + ("" if held_out["records"] == 1 else "s")
     if _pairs_alone(held_out) is not None:
         return " ".join(filter(None, [_of_pairs(held_out), _of_answers(held_out)]))
+    if held_out.get("answers_only"):
+        return _verdict_of_answers(held_out)
     match change(held_out):
         case "unknown":
             return "There was nothing to divide by: see the notes."
@@ -181,6 +204,43 @@ def verdict(held_out: Mapping[str, Any]) -> str:
                 "show more, or give the model more to learn from."
             )
     return " ".join(filter(None, [first, _of_answers(held_out), _of_size(held_out)]))
+
+
+def _answers_alone(held_out: Mapping[str, Any]) -> tuple[Measure, Mapping[str, Any], Estimate | None]:
+    """Where only answers were compared: the measure that counts, both models' figures, and the difference."""
+    labels = held_out.get("labels")
+    measure = LABEL_MEASURES[0] if labels else next(each for each in MEASURES if each.key == "chrf")
+    sides = labels or held_out
+    found: Estimate | None = sides["difference"][measure.key]
+    return measure, {side: sides[side][measure.key] for side in ("base", "tuned")}, found
+
+
+def _of_answers_alone(held_out: Mapping[str, Any]) -> str:
+    measure, figures, moved = _answers_alone(held_out)
+    if moved is None:
+        return "The answers could not be compared"
+    base, tuned = (number(figures[side]["value"], 1) for side in ("base", "tuned"))
+    by = number(moved["value"], 1, signed=True)
+    if answer_groups(held_out) > 1:
+        by += f", 95 % interval {interval(moved, 1, signed=True)}"
+    match change(held_out):
+        case "helped":
+            return f"{measure.title} of its answers rose from {base} to {tuned} ({by})"
+        case "harmed":
+            return f"{measure.title} of its answers fell from {base} to {tuned} ({by})"
+    return f"No clear change: {measure.title} of the answers {base} before, {tuned} after ({by})"
+
+
+def _verdict_of_answers(held_out: Mapping[str, Any]) -> str:
+    many = f"{held_out['answers']:,} question" + ("" if held_out["answers"] == 1 else "s")
+    first = {
+        "unknown": "There was no question that both models answered: see the notes.",
+        "helped": f"Training helped: to {many} that it never saw, it answers more like the real replies.",
+        "harmed": f"Training did harm: to {many} that it never saw, it answers less like the real replies.",
+        "unclear": f"Training made no difference that {many} can show: more (evaluate.answers) would show more.",
+    }[change(held_out)]
+    first = _ONE_GROUP if held_out["answers"] and answer_groups(held_out) < 2 else first
+    return " ".join(filter(None, [first, _of_size(held_out)]))
 
 
 def _pairs_alone(held_out: Mapping[str, Any]) -> Estimate | None:

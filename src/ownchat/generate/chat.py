@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from rich.text import Text
 
 from ownchat.config import Config, GenerateConfig
 from ownchat.errors import UserError, nearest
-from ownchat.generate.backend import Backend, Parts, open_engine, parts_of
+from ownchat.generate.backend import Backend
 from ownchat.generate.disclosure import disclosure, run_of
-from ownchat.generate.engine import BASE, Delta, Engine, Request, Sampling
-from ownchat.generate.locate import Located, locate
-from ownchat.generate.openai import OpenAIEngine, parse_model
+from ownchat.generate.engine import Delta, Engine, Message, Request, Sampling
+from ownchat.generate.locate import locate
 from ownchat.generate.policy import Filter, Policy
+from ownchat.generate.prompts import Prompt, apply, system_text
+from ownchat.generate.voices import Voice, voices
 from ownchat.monitor.progress import console
 
 Messages = list[dict[str, Any]]
@@ -37,15 +37,6 @@ HELP = {
 }
 # What a model writes must not move the cursor, rename the window or ring: control characters but newline and tab.
 CONTROL = dict.fromkeys(code for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t")
-
-
-@dataclass(frozen=True)
-class Voice:
-    """Who answers: a name to show, an engine, and what it does with its adapter."""
-
-    label: str
-    engine: Engine
-    adapter: str | None = None
 
 
 class Screen:
@@ -75,7 +66,7 @@ class ChatSession:
     """A conversation with one model, or with several that each keep their own history.
 
     ``count_tokens`` gives the length of a rendered prompt; ``context`` is the model's, in tokens; ``filter`` is what
-    the owner lets it say.
+    the owner lets it say; ``examples``: of a question, the turns that are shown before the conversation.
     """
 
     def __init__(
@@ -88,11 +79,12 @@ class ChatSession:
         context: int | None,
         system: str | None = None,
         filter: Filter | None = None,
+        examples: Callable[[str], Sequence[Message]] | None = None,
     ) -> None:
         self.voices, self.settings, self.screen, self.system = tuple(voices), settings, screen, system
         self.filter = Filter(Policy()) if filter is None else filter
         self.histories: list[Messages] = [[] for _ in self.voices]
-        self._count_tokens, self._context = count_tokens, context
+        self._count_tokens, self._context, self._examples = count_tokens, context, examples
 
     # ------------------------------------------------------------------------------------------------- turns
 
@@ -121,7 +113,8 @@ class ChatSession:
     def _answer(
         self, voice: Voice, history: Messages, question: dict[str, Any], cancel: threading.Event | None
     ) -> None:
-        prompt, dropped = self._fit([*self._instructions(), *history, question])
+        shown = [] if self._examples is None else [dict(turn) for turn in self._examples(question["content"])]
+        prompt, dropped = self._fit([*self._instructions(), *shown], [*history, question])
         if dropped:
             turns = "turn is" if dropped == 1 else "turns are"
             self.screen.note(f"(the oldest {dropped} {turns} left out: the conversation exceeds the model's context)")
@@ -164,17 +157,15 @@ class ChatSession:
     def _instructions(self) -> Messages:
         return [{"role": "system", "content": self.system}] if self.system else []
 
-    def _fit(self, messages: Messages) -> tuple[Messages, int]:
-        """The messages without the oldest turns that leave no room for an answer, and how many turns went.
+    def _fit(self, head: Messages, rest: Messages) -> tuple[Messages, int]:
+        """Both without the oldest turns of ``rest`` that leave no room for an answer, and how many turns went.
 
-        Room is ``max_tokens``, but at most half of the context. The system prompt and the last turn always stay.
+        Room is ``max_tokens``, but at most half of the context. ``head`` and the last turn always stay.
         """
         dropped = 0
         if self._context is None:
-            return messages, dropped
+            return [*head, *rest], dropped
         room = self._context - min(self.settings.max_tokens, self._context // 2)
-        head = self._instructions()
-        rest = messages[len(head) :]
         while self._count_tokens([*head, *rest]) > room:
             starts = [index for index, message in enumerate(rest) if message["role"] == "user"]
             if len(starts) < 2:
@@ -238,6 +229,8 @@ def chat(
     compare: bool = False,
     prompt: str | None = None,
     system: str | None = None,
+    kept: Prompt | None = None,
+    look_up: Callable[[str], Sequence[tuple[str, str]]] | None = None,
     engine: Backend = "auto",
     dtype: str = "float32",
     threads: int | None = None,
@@ -247,9 +240,11 @@ def chat(
 
     With ``prompt`` one answer goes to stdout (``"-"``: all of stdin is the question). Without, and with a terminal
     on stdin, a session; else every line of stdin is a turn. ``compare`` lets the base answer before the tuned
-    model. ``system`` replaces the system prompt that the model was trained with. ``config``: all settings of the run,
-    for its policy and what its users are told; none: ``settings`` among defaults. Raises
-    :class:`~ownchat.errors.UserError`; only in a session they are shown and the session goes on.
+    model. ``system`` replaces the system prompt that the model was trained with, and so does the system text of
+    ``kept``, a prompt whose examples, and those that ``look_up`` finds for a question, stand before the conversation;
+    its parameters are the caller's to put into the settings. ``config``: all settings of the run, for its policy and
+    what its users are told; none: ``settings`` among defaults. Raises :class:`~ownchat.errors.UserError`; only in a
+    session they are shown and the session goes on.
     """
     settings = (GenerateConfig() if config is None else config.generate) if settings is None else settings
     config = Config() if config is None else config
@@ -257,6 +252,11 @@ def chat(
     found = None if path is None else locate(path)
     if (found is None) == (model is None) and not (compare and model is not None):
         raise UserError("one model: a run, or --model URL#MODEL", where="chat", fix="for both of them: --compare")
+    if kept is not None:
+        apply(kept, [])  # a variable without a value is said before a model is loaded
+        if kept.system is not None and system is not None:
+            raise UserError(f"--system and the prompt {kept.label} both give a system message", fix="give one of them")
+        system = system if kept.system is None else system_text(kept) or ""
     run = None if found is None else run_of(found)
     interactive = prompt is None and sys.stdin.isatty()
     for stream in (sys.stdin, sys.stdout):
@@ -266,18 +266,19 @@ def chat(
     filter = Filter.of(config, run, warn=screen.note)  # what is wrong with it is told before the model is loaded
     if interactive and found is not None:
         screen.note(f"loading {found.model} ...")
-    with _voices(found, model, compare, engine, dtype, threads) as (voices, count_tokens, context):
+    with voices(found, model, compare, engine, dtype, threads) as (answering, count_tokens, context):
         session = ChatSession(
-            voices,
+            answering,
             settings,
             screen,
             count_tokens=count_tokens,
             context=context,
             system=found.system if system is None and found is not None else system,
             filter=filter,
+            examples=None if kept is None else lambda question: _examples(kept, look_up, question),
         )
         told = disclosure(
-            found, filter.policy, config.evaluate.card, name=None if found is not None else voices[0].label
+            found, filter.policy, config.evaluate.card, name=None if found is not None else answering[0].label
         )
         if told is not None and (interactive or compare):  # a script reads answers, and whoever runs it knows
             screen.note(told)
@@ -294,45 +295,12 @@ def chat(
                     session.ask(line.strip())
 
 
-@contextmanager
-def _voices(
-    found: Located | None, model: str | None, compare: bool, engine_name: Backend, dtype: str, threads: int | None
-) -> Iterator[tuple[list[Voice], Callable[[Messages], int], int | None]]:
-    """Engines for the session; base and tuned share one copy of the weights where there is an adapter."""
-    behind: list[Voice] = []
-    if model is not None:
-        server = OpenAIEngine(*parse_model(model))
-        behind = [Voice(server.model, server)]  # asks the server where no model is named
-    if found is None:
-        if compare:
-            raise UserError("nothing to compare with", where=str(model), fix="ownchat chat RUN --model URL --compare")
-        try:
-            yield behind, lambda messages: 0, None
-        finally:
-            behind[0].engine.close()
-        return
-    from ownchat.tokenizer.render import prompt_ids
-
-    options: dict[str, Any] = {"backend": engine_name, "dtype": dtype, "threads": threads}
-    if not compare or behind:
-        engine = open_engine(replace(parts_of(found), merged=found.model), **options)
-        voices = [*behind, Voice("tuned" if behind else "answer", engine)]
-    elif found.base is None or not found.base.is_dir():
-        raise UserError(
-            "its base is not known or gone, so there is nothing to compare with", where=str(found.model),
-            fix="--compare works with the result of ownchat train",
-        )  # fmt: skip
-    elif found.adapter is not None:
-        engine = open_engine(parts_of(found), **options)
-        voices = [Voice("base", engine, BASE), Voice("tuned", engine)]
-    else:
-        base, engine = (open_engine(Parts(model), **options) for model in (found.base, found.model))
-        voices = [Voice("base", base), Voice("tuned", engine)]
-    try:
-        yield voices, lambda messages: len(prompt_ids(engine.tokenizer, messages)), engine.context
-    finally:
-        for voice in voices:
-            voice.engine.close()
+def _examples(
+    kept: Prompt, look_up: Callable[[str], Sequence[tuple[str, str]]] | None, question: str
+) -> list[Message]:  # fmt: skip
+    """The prompt's own examples, and those that resemble the question, as turns."""
+    found = [] if look_up is None else look_up(question)
+    return apply(kept, [], retrieved=found)[0 if system_text(kept) is None else 1 :]
 
 
 def _converse(session: ChatSession) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ownchat.artifacts import TRAIN, finished_model, read_json
+from ownchat.artifacts import TRAIN, finished_model, hosted_job, read_json
 from ownchat.errors import ModelError, RunError
 
 NOTE = "ownchat.json"  # beside the weights: {"system": "...", "base": "/path/of/base"}
@@ -29,6 +29,9 @@ def locate(path: Path | str) -> Located:
     """
     path = Path(path)
     model = path
+    if finished_model(path) is None and (job := hosted_job(path)) is not None:
+        fix = f"ownchat chat {path.name} asks it there" if "tuned" in job else "run the same training command again"
+        raise RunError(f"its model is at {job['host']}, and not on this machine", where=str(path), fix=fix)
     if (path / TRAIN).is_dir() and not (path / "config.json").exists():
         finished = finished_model(path)
         if finished is None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+from ownchat.data.given import given_tags
 from ownchat.data.ledger import Entry
 from ownchat.data.records import Record, message, record
 from ownchat.errors import UserError
@@ -217,7 +218,7 @@ def _judged(
             group=document["id"],
             language=document["language"],
             synthetic=True,
-            tags=["synthetic", "grounded"],
+            tags=["synthetic", "grounded", *given_tags(document)],
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ownchat import artifacts
-from ownchat.artifacts import CLEAN, REPORT, SPLITS, TOKENS, TRAIN, read_json
+from ownchat.artifacts import CLEAN, REPORT, SPLITS, TOKENS, read_json
 from ownchat.config import FROM_NOTHING
 from ownchat.errors import RunError, UserError, printable
 from ownchat.pipeline.run import elapsed_text
@@ -70,14 +70,14 @@ def facts(run: Path) -> Facts:
     if not (run / "config.yaml").is_file():
         raise RunError("this is not a run of ownchat", where=str(run), fix="ownchat runs lists them")
     from ownchat.evaluate.recommendation import called
-    from ownchat.evaluate.report import metrics, training
+    from ownchat.evaluate.report import metrics, trained_in, training
 
     sections = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) or {}
     settings = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     cleaned, tokens = _counts(run / CLEAN), _counts(run / TOKENS)
     losses = {
         row["step"]: row["validation_loss"]
-        for row in metrics(run / TRAIN)
+        for row in metrics(trained_in(run))
         if row.get("validation_loss") is not None
     }  # fmt: skip
     report = run / REPORT / "report.json"
@@ -90,7 +90,7 @@ def facts(run: Path) -> Facts:
         records={split: cleaned[split] for split in SPLITS if split in cleaned},
         tokens=_sum(tokens, "tokens"),
         trained_tokens=_sum(tokens, "trained"),
-        training={key: value for key, value in training(run / TRAIN).items() if value is not None},
+        training={key: value for key, value in training(trained_in(run)).items() if value is not None},
         curve=sorted(losses.items()),
         held_out=_figures(contents.get("held_out")),
         promoted=(contents.get("gates") or {}).get("passed"),
@@ -129,6 +129,8 @@ def _paired(first: Path, second: Path) -> dict[str, Any] | str:
     for run in (first, second):
         if not (run / REPORT / artifacts.MANIFEST).is_file():
             return f"{run.name} is not evaluated: {status(run)}"
+        if artifacts.is_hosted(run):
+            return f"{run.name} was trained at a service, which tells no losses to compare"
         if (found := paired.load(run / REPORT)) is None:
             return f"{run.name} was evaluated without scores of its records; once more: ownchat evaluate {called(run)}"
         scores.append(found)

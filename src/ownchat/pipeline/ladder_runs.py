@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ownchat import artifacts
@@ -21,6 +22,13 @@ def run_of(name: str, say: Say) -> Path:
     run = artifacts.run_directory(name)
     if artifacts.finished_model(run) is not None:
         return run
+    if (job := artifacts.hosted_job(run)) is not None:
+        model = quote(f"{job['url']}#{job.get('tuned') or job['base']}")
+        raise RunError(
+            f"it is trained at {job['host']}, and a ladder needs a model of this machine to prompt", where=run.name,
+            fix=f"train the same here and set it beside that: {_here(run)}, then ownchat ladder {run.name}-here "
+            f"--model {model}",
+        )  # fmt: skip
     if (run / REQUEST).is_file():
         config, origins = given_settings(run)
         say(f"{run.name} is not finished: it is trained now")
@@ -34,6 +42,12 @@ def run_of(name: str, say: Say) -> Path:
         return whole.train(name, name=run.name, config=config, origins=origins, say=say).run
     artifacts.existing_run(name)  # says that there is none
     raise RunError("its training is not finished", where=str(run), fix="ownchat train finishes it")
+
+
+def _here(run: Path) -> str:
+    """The training of a hosted run's source on this machine; what was set for its data has to be set again."""
+    source = read_json(run / REQUEST)["source"]
+    return f"ownchat train {quote(source)} --name {run.name}-here"
 
 
 def given_settings(run: Path, **changed: Any) -> tuple[Config, Origins]:

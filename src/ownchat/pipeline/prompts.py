@@ -21,6 +21,7 @@ from ownchat.generate.locate import locate
 from ownchat.generate.openai import OpenAIEngine, is_url
 from ownchat.generate.prompt_text import used_variables
 from ownchat.generate.prompts import Prompt
+from ownchat.pipeline.lines import counted
 
 if TYPE_CHECKING:  # loads pyarrow
     from ownchat.data.records import Record
@@ -192,12 +193,11 @@ def attempt(
     retrieved: Sequence[tuple[str, str]] = ()
     notes = []
     source = run or (model if local is not None else None)
-    if prompt.retrieve and source is None:
-        notes.append(f"{prompt.retrieve} examples are not looked up: --run says in whose train split")
+    look_up = finder(prompt, source)
+    if look_up is not None:
+        retrieved = look_up(question)
     elif prompt.retrieve:
-        from ownchat.evaluate.retrieve import Examples, pairs
-
-        retrieved = Examples(pairs(records_of(str(source), "train"))).nearest(question, prompt.retrieve)
+        notes.append(f"{not_looked_up(prompt)}; --run names one")
     sent = prompts.apply(prompt, messages, retrieved=retrieved)
     with opened(model) as (engine, label):
         answered = answerer(engine, prompt, ANSWER_TOKENS)([sent])[0]
@@ -209,6 +209,21 @@ def attempt(
         prompt.label, label, sent, answered.text, answered.seconds, answered.prompt_tokens, answered.completion_tokens,
         tuple(notes),
     )  # fmt: skip
+
+
+def finder(prompt: Prompt, run: str | None) -> Callable[[str], Sequence[tuple[str, str]]] | None:
+    """What finds the examples of a prompt for a question in the train split of a run; None: it has none, or no run."""
+    if not prompt.retrieve or run is None:
+        return None
+    from ownchat.evaluate.retrieve import Examples, pairs
+
+    examples = Examples(pairs(records_of(run, "train")))
+    return lambda question: examples.nearest(question, prompt.retrieve)
+
+
+def not_looked_up(prompt: Prompt) -> str:
+    """What is said where :func:`finder` has no run to look in."""
+    return f"{counted(prompt.retrieve, 'example')} that the prompt looks up: left out, since there is no run to look in"
 
 
 def with_variables(prompt: Prompt, variables: Mapping[str, str] | None) -> Prompt:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from ownchat import artifacts
-from ownchat.artifacts import CLEAN, IMPORT, MODEL, REPORT, TOKENIZER, TOKENS, TRAIN, Report, owner_only
+from ownchat.artifacts import CLEAN, MODEL, REPORT, TOKENIZER, TOKENS, TRAIN, owner_only
 from ownchat.clean.recipe import check_settings, result_key
 from ownchat.config import FROM_NOTHING, Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Remote, Source, existing, locate
-from ownchat.errors import ConfigError, RunError, printable
+from ownchat.errors import ConfigError, RunError
 from ownchat.evaluate import care, gates, judge
 from ownchat.evaluate.cost import metered
 from ownchat.generate.policy import Policy
@@ -24,16 +23,16 @@ from ownchat.model.presets import parse_size
 from ownchat.monitor import trackers
 from ownchat.pipeline import cards, replay
 from ownchat.pipeline.delivery import deliver, refuse_inside, refuse_occupied
-from ownchat.pipeline.lines import counted, lost, tokenized, trained
+from ownchat.pipeline.first_stages import Say as Say
+from ownchat.pipeline.first_stages import cleaned, imported, tell
+from ownchat.pipeline.lines import tokenized, trained
 from ownchat.pipeline.settings import keep_evaluation
 from ownchat.pipeline.system_prompt import keep_prompt, with_prompt
 from ownchat.tokenizer import canaries
 from ownchat.train.distributed import World, join, together
 
-Say = Callable[[str], None]
 FromNothing = Literal["made", "described", "left"]
 
-MOST_NOTES = 12  # on screen: who the assistant is, and why
 REQUEST = "request.json"  # what the run was asked to do: the source, and the hash of everything it depends on
 
 
@@ -125,6 +124,10 @@ def evaluate(
     They become those of the run: its ``config.yaml`` has them from then on, and the next evaluation begins with them.
     """
     run = artifacts.existing_run(name)
+    if artifacts.is_hosted(run):
+        from ownchat.pipeline import hosted
+
+        return hosted.evaluate(run, config=config, origins=origins, say=say)
     if artifacts.finished_model(run) is None:
         raise RunError("its training is not finished", where=str(run), fix="run the same ownchat train again")
     if config is None:
@@ -169,11 +172,11 @@ def import_and_clean(
     run = artifacts.run_directory(artifacts.free_run_name(name or run_name(source)))
     with artifacts.locked(run):
         artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
-        data = _import(source, run, config, say)
+        data = imported(source, run, config, say)
         if target is not None:
             refuse_occupied(target, result_key(config, data))
         if clean:
-            _clean(data, run, config, say)
+            cleaned(data, run, config, say)
         if target is not None:
             deliver(run / CLEAN, target, say)
     return run
@@ -192,11 +195,11 @@ def run_name(source: Source) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-.") or "run"
 
 
-def run_for(source: Source, name: str | None, config: Config) -> tuple[Path, str]:
+def run_for(source: Source, name: str | None, config: Config, *, on: str = "") -> tuple[Path, str]:
     """Where this source is trained with these settings, and the key of the request: the run that was made for it, or
-    the first one that holds no finished model.
+    the first one that holds no finished model. ``on``: the service that trains it; empty: this machine.
     """
-    name, key = name or run_name(source), request_key(config, source)
+    name, key = name or run_name(source), request_key(config, source) + on
     return _run_of(name, key) or artifacts.run_directory(artifacts.free_run_name(name)), key
 
 
@@ -248,7 +251,7 @@ def _stages(source: Source, run: Path, config: Config, origins: Origins, force: 
     artifacts.write_atomic(run / "config.yaml", to_yaml(*with_derived(config, origins, training.derived(config, done))))
     details = done.details
     lines = [trained(name, facts) for name, facts in details["phases"].items()]
-    _say(say, done, lines[0])
+    tell(say, done, lines[0])
     for line in lines[1:]:
         say(f"           {line}")
     for facts in details["phases"].values():
@@ -265,15 +268,15 @@ def to_tokens(
     ``model``: whether one from nothing is made, or only described in its directory, or left to somebody else.
     """
     artifacts.write_atomic(run / "config.yaml", to_yaml(config, origins))
-    data = _import(source, run, config, say)
-    _clean(data, run, config, say)
+    data = imported(source, run, config, say)
+    cleaned(data, run, config, say)
     # Only now: these take seconds to load, and what is wrong with the data should be told before.
     from ownchat.tokenizer.tokens import run_tokens
 
     base = _tokenizer(run, config, say)
-    general = replay.prepared(config, run, lambda report, text: _say(say, report, text))
+    general = replay.prepared(config, run, lambda report, text: tell(say, report, text))
     done = run_tokens(config, {"clean": run / CLEAN, "tokenizer": run / TOKENIZER} | general, run / TOKENS)
-    _say(say, done, tokenized(done.counts))
+    tell(say, done, tokenized(done.counts))
     if base is not None or model == "left":
         return base or run / MODEL
     return _model(run, config, say, weights=model == "made")
@@ -301,7 +304,7 @@ def _tokenizer(run: Path, config: Config, say: Say) -> Path | None:
         if base is not None and resize.is_needed(base, run / TOKENIZER):
             done = resize.run_resize(config, {"base": base, "tokenizer": run / TOKENIZER}, run / MODEL)
             counts = done.counts
-            _say(
+            tell(
                 say, done, f"{counts['kept']:,} tokens kept their row, {counts['pieces'] + counts['new']:,} began anew"
             )
             return run / MODEL
@@ -311,7 +314,7 @@ def _tokenizer(run: Path, config: Config, say: Say) -> Path | None:
         stage.run_tokenizer(config, {"base": base}, run / TOKENIZER)
     else:
         done = stage.run_tokenizer(config, {"clean": run / CLEAN}, run / TOKENIZER)
-        _say(say, done, f"{done.counts['vocab']:,} tokens learned from the text ({config.tokenizer.kind})")
+        tell(say, done, f"{done.counts['vocab']:,} tokens learned from the text ({config.tokenizer.kind})")
     return base
 
 
@@ -326,45 +329,10 @@ def _model(run: Path, config: Config, say: Say, *, weights: bool) -> Path:
         return join().size * training_flops_here(config)
 
     done = stage.run_model(config, inputs, run / MODEL, flops_per_second=speed, weights=weights)
-    _say(say, done, f"{done.counts['parameters']:,} weights from nothing")
+    tell(say, done, f"{done.counts['parameters']:,} weights from nothing")
     for line in dial.lines(done.details):
         say(f"           {line}")
     return run / MODEL
-
-
-def _import(source: Source, run: Path, config: Config, say: Say) -> Path:
-    """Read the source and, where asked for, write questions about its documents; the records' directory."""
-    from ownchat.data import stage
-    from ownchat.pipeline import questions
-
-    done = stage.run(config, {"source": source}, run / IMPORT)
-    read = f"{counted(done.counts['files'], 'file')}, {counted(done.counts['records'], 'record')}"
-    _say(say, done, f"{read}{lost(done, ('row', 'message'))}")
-    noted = [(file["file"], note) for file in done.details["files"] for note in file.get("notes", ())]
-    for file, note in noted[:MOST_NOTES]:
-        say(f"           {printable(file)}: {printable(note)}")
-    if len(noted) > MOST_NOTES:
-        say(f"           and {len(noted) - MOST_NOTES:,} more notes in {run / IMPORT / artifacts.MANIFEST}")
-    if not config.generate.questions:
-        return run / IMPORT
-    asked = questions.run(config, {"data": run / IMPORT}, run / questions.STAGE)
-    counts = asked.counts
-    _say(
-        say, asked, f"{counts['questions']:,} questions about {counts['passages']:,} passages, answered by "
-        f"{asked.details['model']}; {counts['rejected']:,} rejected",
-    )  # fmt: skip
-    return run / questions.STAGE
-
-
-def _clean(data: Path, run: Path, config: Config, say: Say) -> None:
-    from ownchat.clean import stage
-
-    done = stage.run(config, {"data": data}, run / CLEAN)
-    sizes = ", ".join(f"{split} {done.counts.get(split, 0):,}" for split in artifacts.SPLITS)
-    masked = done.details["rules"].get("row changed", {}).get("private data", 0)
-    _say(say, done, f"{sizes}{lost(done, ('row',))}")
-    if masked:
-        say(f"           private data masked in {counted(masked, 'place')}")
 
 
 def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]:
@@ -372,15 +340,10 @@ def _evaluate(run: Path, base: Path, config: Config, say: Say) -> dict[str, Any]
     from ownchat.evaluate import report as reporting
 
     done = held_out.run(config, {"test": run / CLEAN, "base": base, "train": run / TRAIN}, run / REPORT)
-    _say(say, done, f"{done.counts['records']:,} held-out records, {done.counts['answers']} answers")
+    tell(say, done, f"{done.counts['records']:,} held-out records, {done.counts['answers']} answers")
     report = reporting.recheck(run, config)
     cards.write(run)
     return report
-
-
-def _say(say: Say, report: Report, text: str) -> None:
-    seconds = f"{report.seconds:.0f} s" if report.seconds >= 1 else "<1 s"
-    say(f"{report.stage:>9}  {text}  ({seconds})")
 
 
 def elapsed(start: float) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, IMPORT, REPORT, SPLITS, TRAIN, read_json
 from ownchat.errors import RunError, UserError, printable
-from ownchat.evaluate import gates
+from ownchat.evaluate import gates, wording
 from ownchat.generate import prompts
-from ownchat.pipeline import questions, replay, system_prompt
+from ownchat.pipeline import hosted_data, questions, replay, system_prompt
 from ownchat.tokenizer.canaries import planted
 
 RAW = (IMPORT, questions.STAGE)  # stages that hold the text as it came
@@ -32,7 +33,7 @@ class Run:
     """One line of ``ownchat runs``."""
 
     name: str
-    status: str  # finished | training, step n | interrupted, step n | not trained
+    status: str  # finished | training, step n | interrupted, step n | not trained | running at HOST
     result: str  # held-out loss, base -> tuned; requirements that are not met
     num_bytes: int
     modified: float  # Unix seconds
@@ -45,8 +46,7 @@ def describe(run: Path) -> Run:
     result, promoted = "", None
     if report.is_file():
         contents = read_json(report)
-        base, tuned = (contents["held_out"][who]["loss"]["value"] for who in ("base", "tuned"))
-        result = f"held-out loss {base:.3f} -> {tuned:.3f} ({(tuned - base) / base:+.0%})"
+        result = _result(contents["held_out"])
         promoted = (contents.get("gates") or {}).get("passed")
         if unmet := len(gates.failed(contents)):
             result += f"; not promoted: {unmet} requirement{'s' if unmet > 1 else ''} not met"
@@ -71,10 +71,20 @@ def not_promoted(run: Path) -> str | None:
     return printable(f"{run.resolve().name} is not promoted: {first}{more}")
 
 
+def _result(held_out: Mapping[str, Any]) -> str:
+    losses = [held_out[who]["loss"] for who in ("base", "tuned")]
+    if None in losses:  # of a service, which tells none
+        return wording.headline(held_out).partition(" (")[0]
+    base, tuned = (loss["value"] for loss in losses)
+    return f"held-out loss {base:.3f} -> {tuned:.3f} ({(tuned - base) / base:+.0%})"
+
+
 def status(run: Path) -> str:
     """How far a run is; a process that works on it holds its lock."""
     if artifacts.finished_model(run) is not None:
         return "finished"
+    if (job := artifacts.hosted_job(run)) is not None:
+        return f"{'finished' if artifacts.is_hosted(run) else job['status']} at {printable(job['host'])}"
     beats = list((run / TRAIN).glob("*/heartbeat"))
     if not beats:
         return "not trained"
@@ -155,7 +165,13 @@ def find(text: str) -> Iterator[Place]:
         for ledger in sorted([*run.glob(f"*/{LEDGER}"), *run.glob(f"*/*/{LEDGER}")]):
             if _ledger_has(ledger, pattern):
                 yield Place(run.name, str(ledger.relative_to(run)), 1)
-        for file in (run / questions.REPLIES, run / system_prompt.FILE, *(run / REPORT / name for name in PAGES)):
+        sent = [run / TRAIN / artifacts.HOSTED / name for name in hosted_data.FILES.values()]
+        for file in (
+            run / questions.REPLIES,
+            run / system_prompt.FILE,
+            *sent,
+            *(run / REPORT / name for name in PAGES),
+        ):
             if _holds(file, loose):
                 yield Place(run.name, str(file.relative_to(run)), 1)
     for file in sorted(artifacts.previews().glob("*/*")):

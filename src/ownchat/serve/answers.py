@@ -161,8 +161,11 @@ class _Answerer:
         warning = None
         if self._ask.uses_tools and self._texts is not None and not self._shows_tools():
             warning = "the model's chat template knows no tools; they are described in the system message"
+        messages = list(self._ask.messages or ())
+        is_given = len(self._with_system(messages)) > len(messages) > 0
         return Begun(
-            self._loaded.fingerprint, self._conduct.disclosure, self._sampling, prompt_tokens, warning
+            self._loaded.fingerprint, self._conduct.disclosure, self._sampling, prompt_tokens, warning,
+            self._conduct.system if is_given else None,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------------- prompts
@@ -309,6 +312,8 @@ class _Answerer:
                 if reason is not None:
                     over = True
                     counted = delta.usage or Usage(0, max(seen, self._progress.tokens.get(index, 0)))
+                    if ask.echo and ask.logprobs and self._texts is not None:  # who scores leaves out the last one
+                        shown = [*shown, *self._texts.unnamed(counted.completion_tokens - seen)]
                     seen = counted.completion_tokens or seen if self._texts is None else max(
                         seen, counted.completion_tokens
                     )  # fmt: skip

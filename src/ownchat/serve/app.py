@@ -12,7 +12,18 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from ownchat import __version__
-from ownchat.serve import chat, completions, database, embeddings, errors, fine_tuning, health, models, responses
+from ownchat.serve import (
+    chat,
+    completions,
+    database,
+    embeddings,
+    errors,
+    fine_tuning,
+    health,
+    models,
+    responses,
+    tracing,
+)
 from ownchat.serve.admission import Admission
 from ownchat.serve.auth import Authentication
 from ownchat.serve.catalogue import Catalogue
@@ -29,7 +40,8 @@ from ownchat.serve.settings import Settings
 
 CLEAN_SECONDS = 3600  # between two looks for stored answers that are too old
 READABLE = (
-    "x-request-id", "retry-after", "retry-after-ms", "x-ownchat-model", "x-ownchat-disclosure", "x-ownchat-warning",
+    "x-request-id", "retry-after", "retry-after-ms", "x-ownchat-model", "x-ownchat-disclosure", "x-ownchat-system",
+    "x-ownchat-warning",
 )  # fmt: skip
 
 
@@ -42,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     admission = Admission(settings)
     opened = database.connect(settings)
     jobs = JobStore(opened)
-    catalogue = Catalogue(settings.home, settings.upstreams, names=jobs.models)
+    catalogue = Catalogue(settings.home, settings.upstreams, names=jobs.models, coming=jobs.coming_models)
     services = Services(
         settings=settings,
         database=opened,
@@ -65,8 +77,11 @@ def create_app(settings: Settings) -> FastAPI:
             await cleaning
         await asyncio.to_thread(services.pool.close)
         services.database.close()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
-    middleware = [Middleware(Edge, admission, services.metrics, settings), Middleware(HostCheck, settings)]
+    traces = tracing.connect()
+    middleware = [Middleware(Edge, admission, services.metrics, settings, traces), Middleware(HostCheck, settings)]
     if settings.cors_origins:  # outside of the keys: a browser asks without one whether it may ask with one
         cors = Middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=("GET", "POST", "DELETE"),

@@ -95,13 +95,15 @@ class Ask:
 @dataclass(frozen=True)
 class Begun:
     """The model is loaded and has taken the request. ``prompt_tokens`` of all prompts together; of a model elsewhere
-    an estimate, until its server tells what it counted."""
+    an estimate, until its server tells what it counted. ``system``: the name of the system text that was put before
+    the messages, since they had none."""
 
     fingerprint: str
     disclosure: str | None
     sampling: Sampling
     prompt_tokens: int
     warning: str | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True)

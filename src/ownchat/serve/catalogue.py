@@ -1,8 +1,9 @@
 """Which models a server has, by the names that clients give; nothing is loaded here, and no name becomes a path.
 
 ``starter`` stands first, then other bases of ``models/`` by the name of their directory, finished runs by their name,
-each followed by its checkpoints (``company-faq:ckpt-step-88``), then models behind other servers. A name is looked up
-in what the directories hold, so one with ``/`` or ``..`` in it is simply not there.
+each followed by its checkpoints (``company-faq:ckpt-step-88``), then checkpoints of fine-tuning jobs that are not done,
+then models behind other servers. A name is looked up in what the directories hold, so one with ``/`` or ``..`` in it is
+simply not there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ownchat.artifacts import MANIFEST, REPORT, TRAIN, finished_model, locked, read_json
+from ownchat.artifacts import MANIFEST, REPORT, TOKENIZER, TRAIN, finished_model, locked, read_json
 from ownchat.errors import ModelError, RunError, UserError, nearest
 from ownchat.generate.locate import Located, locate
 from ownchat.model.starter import NAME as STARTER_NAME
@@ -57,7 +58,8 @@ class Entry:
 class Catalogue:
     """The models under ``home`` and those behind ``upstreams`` (served name to ``URL#MODEL``). Threads may share it.
 
-    ``names``: by a run's directory the name that clients know it by, None for one that is not to be served.
+    ``names``: by a run's directory the name that clients know it by, None for one that is not to be served. ``coming``:
+    the same of runs that are not done, of which there are only checkpoints.
     """
 
     def __init__(
@@ -65,8 +67,9 @@ class Catalogue:
         home: Path,
         upstreams: Mapping[str, str] | None = None,
         names: Callable[[], Mapping[str, str | None]] = dict,
+        coming: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        self.home, self._upstreams, self._names = home, dict(upstreams or {}), names
+        self.home, self._upstreams, self._names, self._coming = home, dict(upstreams or {}), names, coming
 
     def list(self) -> Sequence[Entry]:
         """All of them, the starter first where it is on this machine."""
@@ -76,6 +79,8 @@ class Catalogue:
         for run in self._runs():
             if (entry := self._run(run, names)) is not None:
                 found += [entry, *self._checkpoints(run, entry)]
+        for run, name in self._unfinished():
+            found += self._early_checkpoints(run, name)
         found += [self._upstream(name) for name in sorted(self._upstreams)]
         seen: set[str] = set()  # the first of a name is served
         return [entry for entry in found if not (entry.id in seen or seen.add(entry.id))]  # type: ignore[func-returns-value]
@@ -93,6 +98,10 @@ class Catalogue:
             if id == entry.id:
                 return entry
             for checkpoint in self._checkpoints(run, entry):
+                if checkpoint.id == id:
+                    return checkpoint
+        for run, called in self._unfinished():
+            for checkpoint in self._early_checkpoints(run, called) if called == name else ():
                 if checkpoint.id == id:
                     return checkpoint
         if id in self._upstreams:
@@ -129,6 +138,12 @@ class Catalogue:
             if finished_model(run) is not None:
                 yield run
 
+    def _unfinished(self) -> Iterator[tuple[Path, str]]:
+        coming = self._coming()
+        for run in _directories(self.home / "runs") if coming else ():
+            if run.name in coming:
+                yield run, coming[run.name]
+
     def _base(self, directory: Path) -> Entry:
         id = STARTER if directory.name == STARTER_NAME else directory.name
         return Entry(
@@ -149,37 +164,51 @@ class Catalogue:
             created = int((run / TRAIN / MANIFEST).stat().st_mtime)
         except (UserError, OSError):
             return None
-        base = None if located.base is None else located.base.name
-        info = {"kind": "run", "base": STARTER if base == STARTER_NAME else base}
+        info = {"kind": "run", "base": _base_name(located.base)}
         return Entry(id, created, "owner", located, promoted=_promoted(run), run=run, info=info)
 
     def _checkpoints(self, run: Path, entry: Entry) -> Iterator[Entry]:
         """Those of the last phase; what is not whole is left out."""
-        of_run = entry.located
-        phase = next((run / TRAIN / name for name in PHASES if (run / TRAIN / name / "checkpoints").is_dir()), None)
-        if phase is None or of_run is None:
+        if (of_run := entry.located) is None:
             return
-        for directory in sorted(_directories(phase / "checkpoints")):
-            match = _CHECKPOINT.fullmatch(directory.name)
-            if match is None or not (directory / "state.json").is_file():
-                continue
+        for step, directory in _steps(run):
             base = of_run.base
-            has_base = base is not None and (base / "config.json").is_file()  # else an adapter has nothing to stand on
-            if (directory / "adapter" / "adapter_config.json").is_file() and has_base:
+            if (directory / "adapter" / "adapter_config.json").is_file() and _is_model(base):
                 located = Located(of_run.model, directory / "adapter", base, of_run.system)
-            elif (directory / "model" / "config.json").is_file():
+            elif _is_model(directory / "model"):
                 located = Located(directory / "model", None, base, of_run.system)
             else:
                 continue
             yield Entry(
-                id=f"{entry.id}:ckpt-step-{int(match[1])}",
-                created=int((directory / "state.json").stat().st_mtime),
+                id=f"{entry.id}:ckpt-step-{step}",
+                created=_written(directory),
                 owned_by=entry.owned_by,
                 located=located,
                 promoted=entry.promoted,
                 tokenizer=of_run.model,
                 run=run,
-                info={**entry.info, "kind": "checkpoint", "step": int(match[1])},
+                info={**entry.info, "kind": "checkpoint", "step": step},
+            )
+
+    def _early_checkpoints(self, run: Path, name: str) -> Iterator[Entry]:
+        """Those of a run that has no model yet; it may take the older ones away at any moment."""
+        for step, directory in _steps(run):
+            adapter, model = directory / "adapter", directory / "model"
+            base = _base_of(adapter)
+            if base is not None and _is_model(base):
+                located = Located(adapter, adapter, base)
+            elif _is_model(model):
+                located = Located(model)
+            else:
+                continue
+            yield Entry(
+                id=f"{name}:ckpt-step-{step}",
+                created=_written(directory),
+                owned_by="owner",
+                located=located,
+                tokenizer=run / TOKENIZER,
+                run=run,
+                info={"kind": "checkpoint", "base": _base_name(base), "step": step},
             )
 
     def _upstream(self, name: str) -> Entry:
@@ -198,6 +227,40 @@ def _directories(root: Path) -> Sequence[Path]:
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and _NAME.fullmatch(entry.name)
     )
     return [root / name for name in names]
+
+
+def _steps(run: Path) -> Iterator[tuple[int, Path]]:
+    """Whole checkpoints of the last phase that a run has begun, by their step."""
+    phase = next((run / TRAIN / name for name in PHASES if (run / TRAIN / name / "checkpoints").is_dir()), None)
+    for directory in sorted(_directories(phase / "checkpoints")) if phase is not None else ():
+        match = _CHECKPOINT.fullmatch(directory.name)
+        if match is not None and (directory / "state.json").is_file():
+            yield int(match[1]), directory
+
+
+def _is_model(directory: Path | None) -> bool:
+    return directory is not None and (directory / "config.json").is_file()
+
+
+def _base_of(adapter: Path) -> Path | None:
+    """What an adapter stands on, as it says itself; None where there is none."""
+    try:
+        named = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return Path(named)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _base_name(base: Path | None) -> str | None:
+    return None if base is None else STARTER if base.name == STARTER_NAME else base.name
+
+
+def _written(directory: Path) -> int:
+    """When a checkpoint was; 0 for one that was taken away just now."""
+    try:
+        return int((directory / "state.json").stat().st_mtime)
+    except OSError:
+        return 0
 
 
 def _promoted(run: Path) -> bool:

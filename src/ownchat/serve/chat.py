@@ -16,16 +16,14 @@ from starlette.responses import Response
 from ownchat.serve import services as shared
 from ownchat.serve.asking import Ask, Given, Piece
 from ownchat.serve.auth import needs
-from ownchat.serve.errors import ApiError
 from ownchat.serve.keys import Caller
-from ownchat.serve.protocol.body import Update, check_metadata, read
+from ownchat.serve.protocol.body import Sampled, Update, check_metadata, read
 from ownchat.serve.protocol.chat import ChatRequest, NamedTool
 from ownchat.serve.records import CHAT, Record
 from ownchat.serve.running import Running, usage, warning
+from ownchat.serve.stored import fit, forget, metadata_filter, not_stored, page, page_after, stored
 from ownchat.serve.streaming import DONE, PING, EventStream, error_event, event
 from ownchat.serve.tools import Call
-
-MOST_ON_A_PAGE = 100
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["chat"])
 
@@ -80,7 +78,7 @@ def ask_of(body: ChatRequest) -> Ask:
     )
 
 
-def given_of(body: Any) -> Given:
+def given_of(body: Sampled) -> Given:
     """The sampling that a body of chat or of completions names."""
     names = (
         "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
@@ -231,27 +229,6 @@ async def list_stored(
     return page([_shown(record) for record in found], more)
 
 
-def metadata_filter(request: Request) -> dict[str, str]:
-    """Of the query: ``metadata[rating]=down``."""
-    wanted = {
-        key[len("metadata[") : -1]: value
-        for key, value in request.query_params.multi_items()
-        if key.startswith("metadata[") and key.endswith("]")
-    }
-    return check_metadata(wanted)
-
-
-def fit(limit: int) -> int:
-    """As many as one page may have; what is beyond is the nearest that can be, since the description has no bounds."""
-    return min(max(limit, 1), MOST_ON_A_PAGE)
-
-
-def page(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
-    """A page of a list, which the SDK turns by the last id."""
-    ids = [item["id"] for item in data] or [""]  # OpenAI's description has no null here
-    return {"object": "list", "data": data, "first_id": ids[0], "last_id": ids[-1], "has_more": more}
-
-
 def _shown(record: Record) -> dict[str, Any]:
     extra = {"tools": record.tools} if record.tools else {}
     return {**record.answer, "metadata": record.metadata, **extra}
@@ -260,7 +237,7 @@ def _shown(record: Record) -> dict[str, Any]:
 @router.get("/{completion_id}")
 async def retrieve(request: Request, completion_id: str, caller: Infer) -> dict[str, Any]:
     """One stored completion."""
-    return _shown(await _record(request, completion_id, caller))
+    return _shown(await stored(request, completion_id, caller, CHAT))
 
 
 @router.post("/{completion_id}")
@@ -279,9 +256,7 @@ async def update(request: Request, completion_id: str, caller: Infer) -> Respons
 @router.delete("/{completion_id}")
 async def delete(request: Request, completion_id: str, caller: Infer) -> dict[str, Any]:
     """Forget it."""
-    if not await asyncio.to_thread(shared.of(request).records.delete, caller.owner, completion_id, kind=CHAT):
-        raise not_stored(completion_id)
-    return {"id": completion_id, "object": "chat.completion.deleted", "deleted": True}
+    return await forget(request, completion_id, caller, CHAT, "chat.completion.deleted")
 
 
 @router.get("/{completion_id}/messages")
@@ -294,7 +269,7 @@ async def messages(
     order: Literal["asc", "desc"] = "asc",
 ) -> dict[str, Any]:
     """What was asked."""
-    record = await _record(request, completion_id, caller)
+    record = await stored(request, completion_id, caller, CHAT)
     listed = [
         {"id": f"{record.id}-{number}", "content": None, "refusal": None, "content_parts": None, **_with_texts(message)}
         for number, message in enumerate(record.messages)
@@ -313,25 +288,3 @@ def _with_texts(message: dict[str, Any]) -> dict[str, Any]:
 
 def _json(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-
-
-def page_after(items: list[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
-    """A page of what is in memory. Raises 404 for an ``after`` that is not there: paging would begin anew."""
-    ids = [item["id"] for item in items]
-    if after and after not in ids:
-        raise ApiError(404, "'after' is not an id of this list", param="after", code="not_found")
-    start = ids.index(after) + 1 if after else 0
-    stop = start + fit(limit)
-    return page(items[start:stop], stop < len(items))
-
-
-async def _record(request: Request, id: str, caller: Caller) -> Record:
-    record = await asyncio.to_thread(shared.of(request).records.get, caller.owner, id, kind=CHAT)
-    if record is None:
-        raise not_stored(id)
-    return record
-
-
-def not_stored(id: str) -> ApiError:
-    """404; also for what another owner stored."""
-    return ApiError(404, f"there is no stored answer '{id[:80]}'", param="id", code="not_found")

@@ -15,10 +15,12 @@ from ownchat.serve.metrics import Metrics
 
 
 class Conduct:
-    """Of one model: the defaults of sampling, the filter of its answers, and what users are told."""
+    """Of one model: the defaults of sampling, the filter of its answers, what users are told, and by which name the
+    system text of its training goes (``system``)."""
 
     def __init__(self, generate: GenerateConfig, filter: Filter, disclosure: str | None) -> None:
         self.generate, self.filter, self.disclosure = generate, filter, disclosure
+        self.system = _named(generate.prompt)
         self._reported = dict(filter.counts)
         self._lock = Lock()
 
@@ -30,6 +32,15 @@ class Conduct:
                 for _ in range(count - self._reported.get(rule, 0) if rule != "seen" else 0):
                     metrics.filtered(rule)
             self._reported = now
+
+
+def _named(prompt: str | None) -> str:
+    """The prompt that a run was trained with; of a file not where it lies.
+
+    >>> _named("support@2"), _named("/home/anna/own.yaml"), _named(None)
+    ('support@2', 'own.yaml', 'trained')
+    """
+    return "trained" if prompt is None else Path(prompt).name
 
 
 class Conducts:

@@ -6,6 +6,7 @@ What the SDK makes of a status: 400 BadRequest, 401 Authentication, 403 Permissi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -72,7 +73,10 @@ def of_exception(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), code=CODES.get(error.status_code), headers=error.headers)
     if isinstance(error, UserError):
-        return ApiError(400, f"{error.what}. {error.fix}".strip(" ."), code="invalid_value")  # where: may be a path
+        told = f"{error.what}. {error.fix}".strip(" .")
+        if error.where and os.sep in error.where:  # a path is for the log; what is told may repeat it
+            told = told.replace(error.where, os.path.basename(error.where))
+        return ApiError(400, told, code="invalid_value")
     if isinstance(error, (InterfaceError, OperationalError, PoolTimeout)):
         return ApiError(
             503, "the server's database does not answer; try again later", code="server_is_overloaded",

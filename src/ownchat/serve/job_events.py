@@ -16,6 +16,7 @@ from ownchat.artifacts import CLEAN, IMPORT, MANIFEST, SPLITS, TRAIN, read_json
 from ownchat.serve.job_store import Event
 
 PHASES = ("sft", "prefer")  # of a job there is one: it learns from one kind of example
+COPIED = "also in another split"  # the rule of ownchat.clean.given, which loads much (a test compares them)
 MOST_AT_ONCE = 400  # lines
 END_BYTES = 20_000  # of the file of events, in which the last one is looked for
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
@@ -70,6 +71,12 @@ class Watch:
         rules: Mapping[str, Any] = report["details"].get("rules", {})
         for fate in ("unreadable", "dropped"):
             for rule, count in sorted(rules.get(f"row {fate}", {}).items()):
+                if rule == COPIED:
+                    yield Event(
+                        f"{name}/copied", f"{count} example(s) of the validation file are copies of what is learned, "
+                        "and left out of the validation", "warn", data={"rule": rule, "examples": count},
+                    )  # fmt: skip
+                    continue
                 yield Event(f"{name}/{fate}/{rule}", f"{count} example(s) are not learned: {rule}", "warn",
                             data={"rule": rule, "examples": count})  # fmt: skip
         if name == CLEAN:
@@ -134,6 +141,8 @@ class Watch:
             validation = row["validation_loss"]
             if self._pending is not None and self._pending[1]["step"] == step:
                 data = self._pending[1] | {"valid_loss": validation, "full_valid_loss": validation}
+                if (share := row.get("validation_token_accuracy")) is not None:
+                    data |= {"valid_mean_token_accuracy": share, "full_valid_mean_token_accuracy": share}
                 if (accuracy := row.get("validation_accuracy")) is not None:
                     data["valid_accuracy"] = accuracy
                 self._pending = None
@@ -156,6 +165,8 @@ class Watch:
         if "valid_loss" in data:
             parts += [f"validation loss={_figure(data['valid_loss'])}"]
             parts += [f"full validation loss={_figure(data['valid_loss'])}"]
+        if "valid_mean_token_accuracy" in data:
+            parts += [f"validation token accuracy={_figure(data['valid_mean_token_accuracy'])}"]
         message = f"Step {data['step']}/{data['total_steps'] or '?'}: {', '.join(parts)}"
         return Event(f"{phase}/step/{data['step']}", message, data=data)
 
@@ -163,7 +174,7 @@ class Watch:
 def result_file(rows: Sequence[dict[str, Any]], *, base64_encoded: bool) -> bytes:
     """The figures of the steps as CSV; a cell is empty where nothing was measured.
 
-    OpenAI's ``valid_mean_token_accuracy`` is not measured here; of preferences ``valid_accuracy`` follows it.
+    Of preferences ``valid_accuracy`` follows: how often the better answer is the likelier one.
 
     >>> result_file([{"step": 1, "train_loss": 2.5, "valid_loss": 2.25}], base64_encoded=False).splitlines()[1]
     b'1,2.5,,2.25,'

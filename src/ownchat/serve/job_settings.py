@@ -1,7 +1,8 @@
 """What a job asks for, as arguments of ``ownchat train``, and the numbers that were taken where it left them open.
 
-Nobody expects a fine-tuning API to change or drop examples, so cleaning is off unless ``x_train`` asks for it. A tenth
-of the examples is held out for validation and a tenth for the report; all others are learned as they are.
+Nobody expects a fine-tuning API to change or drop examples, so cleaning is off unless ``x_train`` asks for it. Without
+a validation file a tenth of the examples is held out for validation and a tenth for the report; all others are learned
+as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ LEARNING_RATES = {
     ("supervised", "lora"): 2e-3, ("supervised", "full"): 5e-5, ("dpo", "lora"): 5e-5, ("dpo", "full"): 1e-6,
 }  # fmt: skip
 CHARACTERS_PER_TOKEN = 3.0  # where a model has no tokenizer.json to count with
+SMALLEST_SHARE = 1e-5
 TEMPLATE_TOKENS = 10  # of an example's roles and turn ends, about
 
 NOT_CLEANED: Mapping[str, Any] = {
@@ -69,9 +71,13 @@ def resolved(wanted: Mapping[str, Any], method: str, tokens: float) -> dict[str,
 
 
 def arguments(
-    wanted: Mapping[str, Any], method: str, given: Train, *, base: str, seed: int, tokens: float, threads: int
-) -> list[str]:
-    """What follows ``ownchat train PATH --name NAME``. The same arguments later go on with the same training."""
+    wanted: Mapping[str, Any], method: str, given: Train, *, base: str, seed: int, tokens: float, threads: int,
+    validation: str | None = None,
+) -> list[str]:  # fmt: skip
+    """What follows ``ownchat train PATH --name NAME``. The same arguments later go on with the same training.
+
+    ``validation``: the file in PATH that nothing is to be learned of.
+    """
     prefix = "preference_" if method == "dpo" else ""
     sets: dict[str, Any] = {
         "train.method": given.method, "train.seed": seed, "train.threads": threads, "model.base": base,
@@ -92,6 +98,10 @@ def arguments(
     clean = {} if given.clean else dict(NOT_CLEANED)
     private = CleanConfig().private_types if given.private else []
     sets |= {f"clean.{name}": value for name, value in clean.items()} | {"clean.private_types": private}
+    if validation is not None:
+        sets["data.map"] = {"valid": validation}
+        if not given.report:  # nobody sees what is held out for it: all but one are for validation
+            sets["clean.test_share"] = SMALLEST_SHARE
     if not given.report:  # the examples that were held out are scored in any case
         sets |= {"evaluate.answers": 0, "evaluate.care": {"checks": []}}
     return [part for key, value in sets.items() if value is not None for part in ("--set", f"{key}={_yaml(value)}")]

@@ -33,6 +33,7 @@ from sqlalchemy import (
     update,
 )
 
+from ownchat.serve import webhooks
 from ownchat.serve.database import Database, metadata
 from ownchat.serve.errors import ApiError
 
@@ -215,6 +216,8 @@ class JobStore:
             changed = connection.execute(update(_jobs).where(mine).values(**values)).rowcount
             if changed:
                 self.tell_in(connection, row.id, [Event(secrets.token_hex(8), message)])
+                if to in OVER:
+                    webhooks.record_in(connection, row.id, to)
         if not changed:
             row = self.get(owner, id)
             raise ApiError(
@@ -239,6 +242,8 @@ class JobStore:
             if not connection.execute(update(_jobs).where(mine).values(**values)).rowcount:
                 return None
             self.tell_in(connection, id, tell)
+            if values.get("status") in OVER:
+                webhooks.record_in(connection, id, values["status"])
             return _one(connection, id)
 
     def finish_in(self, connection: Connection, id: str, *, tell: Sequence[Event], **values: Any) -> bool:
@@ -247,6 +252,7 @@ class JobStore:
         if not connection.execute(update(_jobs).where(mine).values(**values)).rowcount:
             return False
         self.tell_in(connection, id, tell)
+        webhooks.record_in(connection, id, values["status"])
         return True
 
     def resting(self) -> Sequence[Row[Any]]:
@@ -299,6 +305,14 @@ class JobStore:
         with self.database.read() as connection:
             rows = connection.execute(select(_jobs.c.run, _jobs.c.status, _jobs.c.fine_tuned_model)).all()
         return {row.run: row.fine_tuned_model if row.status == SUCCEEDED else None for row in rows}
+
+    def coming_models(self) -> dict[str, str]:
+        """By the name of a run that is not done: what its model will be called, and its checkpoints are already."""
+        still = and_(_jobs.c.status.in_((QUEUED, RUNNING, PAUSED)), _jobs.c.started.is_not(None))
+        columns = (_jobs.c.run, _jobs.c.command, _jobs.c.owner, _jobs.c.suffix, _jobs.c.id)
+        with self.database.read() as connection:
+            rows = connection.execute(select(*columns).where(still)).all()
+        return {row.run: model_name(row.command["base"], row.owner, row.suffix, row.id) for row in rows}
 
     # ------------------------------------------------------------------------------------------------ inside
 

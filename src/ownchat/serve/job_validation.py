@@ -20,10 +20,8 @@ from ownchat.serve.protocol.fine_tuning import Train
 from ownchat.serve.training_file import LEAST_EXAMPLES, Findings, validate
 
 TRAINING, VALIDATION = "training.jsonl", "validation.jsonl"
-HELD_OUT = (
-    "The validation file was looked at and is not learned; checkpoints are chosen on examples that are held out of the "
-    "training file"
-)
+LEAST_VALIDATION = 2  # examples: one to choose the checkpoint by, one for the report
+HELD_OUT = "The training file is learned whole, and of the validation file nothing: checkpoints are chosen on it"
 
 
 class Failed(Exception):
@@ -49,7 +47,7 @@ def prepare(
     events = _notes(found, "training")
     if row.validation_file is not None:
         checked = _look_at(row, row.validation_file, files, folder / VALIDATION, "validation", special)
-        events += [*_notes(checked, "validation"), Event("validation/unused", HELD_OUT, "warn")]
+        events += [*_notes(checked, "validation"), Event("validation/held_out", HELD_OUT)]
     tokens = job_settings.mean_tokens(model, found.sample)
     command = {
         "arguments": job_settings.arguments(
@@ -60,6 +58,7 @@ def prepare(
             seed=row.seed,
             tokens=tokens,
             threads=threads,
+            validation=None if row.validation_file is None else VALIDATION,
         ),
         "resolved": job_settings.resolved(row.hyperparameters, row.method, tokens),
         "base": _root(entry),
@@ -76,7 +75,7 @@ def _look_at(row: Row[Any], file: str, files: FileStore, path: Path, kind: str, 
             _link(files.path(file), path)
         except (ApiError, FileNotFoundError) as error:  # others are the machine's, and tried again
             raise Failed(f"invalid_{kind}_file", f"The {kind} file {file} is not there", f"{kind}_file") from error
-    least = LEAST_EXAMPLES if kind == "training" else 1
+    least = LEAST_EXAMPLES if kind == "training" else LEAST_VALIDATION
     with open(path, "rb") as stream:
         found = validate(stream, row.method, special_tokens=special, name=kind.capitalize(), least=least)
     if found.problem is not None:

@@ -84,7 +84,8 @@ def list_jobs(
         match[1]: value for key, value in request.query_params.items() if (match := METADATA.fullmatch(key)) is not None
     }
     plain = request.query_params.get("metadata")
-    if plain not in (None, "null"):
+    asked = sum(key.startswith("metadata[") for key in request.query_params)
+    if plain not in (None, "null") or asked > len(labels):
         raise ApiError(400, "write metadata[key]=value, or metadata=null", param="metadata", code="invalid_value")
     rows, more = jobs.list(
         caller.owner, after=after or None, limit=min(limit, MOST_LISTED), labels=labels, bare=plain == "null"
@@ -146,9 +147,9 @@ def checkpoints(
     after: str | None = None,
     limit: Limit = 10,
 ) -> dict[str, Any]:
-    """The checkpoints that were kept, newest first; each is a model that can be asked for."""
+    """The checkpoints that were kept so far, newest first; each is a model that can be asked for."""
     job = jobs.get(caller.owner, job_id)
-    data = _checkpoints(job, shared.of(request), jobs) if job.status == SUCCEEDED else []
+    data = _checkpoints(job, shared.of(request), jobs)
     if after:
         ids = [item["id"] for item in data]
         if after not in ids:
@@ -260,6 +261,8 @@ def _checkpoints(job: Row[Any], services: Services, jobs: JobStore) -> list[dict
     found = []
     for entry in sorted(entries, key=lambda entry: -int(entry.info["step"])):
         step = int(entry.info["step"])
+        if job.status != SUCCEEDED and step not in measured:
+            continue  # written just now: its figures come with the next look
         figures = {name: value for name, value in measured.get(step, {}).items() if value is not None}
         figures.pop("total_steps", None)
         digest = hashlib.sha256(f"{job.id}/{step}".encode()).hexdigest()[:24]

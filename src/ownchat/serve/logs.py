@@ -44,7 +44,7 @@ def set_up(stream: TextIO | None = None) -> None:
     """Send the server's and uvicorn's lines to ``stream``; what is logged elsewhere in libraries only from WARNING."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in ((NAME, logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in ((NAME, logging.INFO), ("uvicorn", logging.WARNING), ("opentelemetry", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)

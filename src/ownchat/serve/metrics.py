@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -30,6 +31,9 @@ class Metrics:
         self._errors = self._counter("errors", "refusals and failures", "status", "code")
         self._finished = self._counter("answers", "answers by how they ended", "model", "finish_reason")
         self._filtered = self._counter("filtered", "answers that the policy held back", "rule")
+        self._webhooks = self._counter("webhooks", "attempts to tell a receiver of webhooks", "outcome")
+        self._waiting = Gauge("ownchat_webhooks_waiting", "webhooks that did not arrive yet", registry=self.registry)
+        self._waiting_of: dict[str, int] = {}
         for name, text, attribute in (
             ("running", "answers that are being made", "running"),
             ("waiting", "requests in the queue", "waiting"),
@@ -66,6 +70,15 @@ class Metrics:
     def filtered(self, rule: str, rules: Collection[str] = ()) -> None:
         """The policy's ``rule`` held an answer back; ``rules``: all there are, so that labels stay few."""
         self._filtered.labels(rule if not rules or rule in rules else OTHER).inc()
+
+    def webhook(self, outcome: Literal["delivered", "failed", "given_up"]) -> None:
+        """A receiver was told, was not, or will not be any more."""
+        self._webhooks.labels(outcome).inc()
+
+    def webhooks_waiting(self, receiver: str, count: int) -> None:
+        """So many events wait for a receiver."""
+        self._waiting_of[receiver] = count
+        self._waiting.set(sum(self._waiting_of.values()))
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -24,6 +24,7 @@ from ownchat.serve.json_guard import check_json
 from ownchat.serve.logs import log
 from ownchat.serve.metrics import Metrics
 from ownchat.serve.settings import Settings
+from ownchat.serve.tracing import Tracing
 
 HEAD_BYTES = 32 * 1024  # of a request's address and headers
 LARGE = 256 * 1024  # bytes; larger bodies are checked in a thread, so that others do not wait
@@ -43,8 +44,11 @@ SAFETY = {  # an answer is text of a model: no browser may take it for a page, k
 class Edge:
     """Outermost: the request's id, headers on every answer, the access log, metrics, and faults of ours as a 500."""
 
-    def __init__(self, app: ASGIApp, admission: Admission, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, admission: Admission, metrics: Metrics, settings: Settings, tracing: Tracing | None = None
+    ) -> None:  # fmt: skip
         self._app, self._admission, self._metrics, self._settings = app, admission, metrics, settings
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,6 +109,8 @@ class Edge:
             "ms": round(seconds * 1000, 1), "key": None if caller is None else caller.key_id,
         }  # fmt: skip
         log("request", **fields)
+        if self._tracing is not None:
+            self._tracing.request(fields, seconds, state.get("generation"), Headers(scope=scope))
 
 
 def _check_head(scope: Scope) -> None:

@@ -62,7 +62,10 @@ def _shown(services: Services, entry: Entry) -> dict[str, Any]:
     """OpenAI's object, and under ``ownchat`` what it has no word for."""
     told: dict[str, Any] = {**entry.info, "promoted": entry.promoted}
     try:
-        told["disclosure"] = services.conducts.of(entry).disclosure
+        conduct = services.conducts.of(entry)
+        told["disclosure"] = conduct.disclosure
+        if entry.located is not None and entry.located.system:
+            told["system"] = conduct.system  # its name; the text is its owner's
     except UserError as error:  # of one model: the others are listed all the same
         told["problem"] = error.what
     return {

@@ -175,12 +175,12 @@ class Records:
         if model is not None:
             wanted.append(table.model == model)
         labels = dict(metadata or {})
-        for key, value in self._redacting.labels(labels).items():
-            if value != labels[key]:
-                raise ApiError(
-                    400, "'metadata': private values are stored as placeholders and cannot be searched for",
-                    param="metadata", code="invalid_value",
-                )  # fmt: skip
+        if self._redacting.labels(labels) != labels:
+            raise ApiError(
+                400, "'metadata': private keys and values are stored as placeholders and cannot be searched for",
+                param="metadata", code="invalid_value",
+            )  # fmt: skip
+        for key, value in labels.items():
             label = _labels.alias()
             wanted.append(
                 select(label.c.record)

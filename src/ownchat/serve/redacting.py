@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
+from ownchat.serve.protocol.body import LONGEST_KEY, LONGEST_VALUE
+
 TEXTS = frozenset(("content", "text", "arguments", "refusal", "instructions", "output", "summary"))  # keys of texts
 LABEL_TYPES = ("email", "phone", "card", "iban", "password", "secret")  # in a label: names there are topics as a rule
 SPEAKERS = ("user", "assistant", "system")  # their name is a person's; a tool's is that of a function
@@ -45,7 +47,8 @@ class Redacting:
         return found, dict(types)
 
     def labels(self, metadata: dict[str, str]) -> dict[str, str]:
-        """Metadata without addresses and secrets; used on what is stored, and to tell what cannot be searched for."""
+        """Metadata without addresses and secrets, in keys and in values; used on what is stored, and to tell what
+        cannot be searched for. A placeholder can be longer than what it stands for: limits still hold."""
         if not metadata:
             return {}
         with self._lock:
@@ -54,9 +57,10 @@ class Redacting:
 
                 self._labels = Redactor(types=LABEL_TYPES)
             self._labels.forget()
-            values = [one.text for one in self._labels.texts(list(metadata.values()))]
+            texts = [one.text for one in self._labels.texts([*metadata, *metadata.values()])]
             self._labels.forget()
-        return dict(zip(metadata, values, strict=True))
+        keys, values = texts[: len(metadata)], texts[len(metadata) :]
+        return {key[:LONGEST_KEY]: value[:LONGEST_VALUE] for key, value in zip(keys, values, strict=True)}
 
 
 def _copy(value: Any) -> Any:

@@ -15,7 +15,6 @@ from ownchat.serve import services as shared
 from ownchat.serve.answers import told
 from ownchat.serve.asking import Ask, Given
 from ownchat.serve.auth import needs
-from ownchat.serve.chat import not_stored, page_after
 from ownchat.serve.conversing import Response, items_of, messages_of
 from ownchat.serve.errors import ApiError
 from ownchat.serve.exporting import answered
@@ -25,6 +24,7 @@ from ownchat.serve.protocol.chat import ChatMessage, ToolCall
 from ownchat.serve.protocol.responses import CountRequest, NamedFunction, ResponseRequest
 from ownchat.serve.records import RESPONSE, Record
 from ownchat.serve.running import Running, alone, find_model, warning
+from ownchat.serve.stored import forget, page_after, stored
 from ownchat.serve.streaming import PING, EventStream, event
 
 router = APIRouter(prefix="/v1/responses", tags=["responses"])
@@ -163,21 +163,19 @@ async def retrieve(request: Request, response_id: str, caller: Infer, stream: bo
     """One stored answer."""
     if stream:
         raise ApiError(400, "a stored answer is not streamed again", param="stream", code="unsupported_value")
-    return (await _record(request, response_id, caller)).answer
+    return (await stored(request, response_id, caller, RESPONSE)).answer
 
 
 @router.delete("/{response_id}")
 async def delete(request: Request, response_id: str, caller: Infer) -> dict[str, Any]:
     """Forget it."""
-    if not await asyncio.to_thread(shared.of(request).records.delete, caller.owner, response_id, kind=RESPONSE):
-        raise not_stored(response_id)
-    return {"id": response_id, "object": "response", "deleted": True}
+    return await forget(request, response_id, caller, RESPONSE, "response")
 
 
 @router.post("/{response_id}/cancel")
 async def cancel(request: Request, response_id: str, caller: Infer) -> dict[str, Any]:
     """Refused: only answers in the background are cancelled so; hang up to end one that is being made."""
-    await _record(request, response_id, caller)
+    await stored(request, response_id, caller, RESPONSE)
     raise ApiError(400, "only responses in the background can be cancelled", code="invalid_value")
 
 
@@ -191,12 +189,5 @@ async def input_items(
     order: Literal["asc", "desc"] = "desc",
 ) -> dict[str, Any]:
     """What was asked, newest first."""
-    items = (await _record(request, response_id, caller)).settings["input"]
+    items = (await stored(request, response_id, caller, RESPONSE)).settings["input"]
     return page_after(items[::-1] if order == "desc" else items, after, limit)
-
-
-async def _record(request: Request, id: str, caller: Caller) -> Record:
-    record = await asyncio.to_thread(shared.of(request).records.get, caller.owner, id, kind=RESPONSE)
-    if record is None:
-        raise not_stored(id)
-    return record

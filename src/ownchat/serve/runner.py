@@ -234,13 +234,14 @@ class Runner:
             if changed is None:
                 return  # paused or cancelled at this moment
         if done:
+            self._follow(row, over=True)  # a server that was killed may not have told all of it
             self._succeed(row)
+            self._watches.pop(row.id, None)
             return
         if process is None:
             folder = self._folder(row)
-            process = job_process.start(
-                self._home, folder / DATA / TRAINING, row.run, row.command["arguments"], folder / LOG
-            )
+            source = folder / DATA if row.validation_file else folder / DATA / TRAINING
+            process = job_process.start(self._home, source, row.run, row.command["arguments"], folder / LOG)
         self._processes[row.id] = process
         self._watches[row.id] = Watch(run)
         self._store.set(row.id, pid=process.pid, pid_started=process.started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -24,6 +25,7 @@ from ownchat.serve.logs import log
 from ownchat.serve.protocol.body import named
 from ownchat.serve.services import Services
 from ownchat.serve.streaming import PING_SECONDS, Answering, Waiting, unless_gone
+from ownchat.serve.tracing import Generation
 
 T = TypeVar("T")
 
@@ -62,9 +64,10 @@ class Running:
     """Made by :meth:`start`; give out :meth:`pieces`, and :meth:`close` always."""
 
     def __init__(
-        self, request: Request, entry: Entry, place: Place, begun: Begun, answering: Answering[Begun | Piece]
+        self, request: Request, entry: Entry, ask: Ask, place: Place, begun: Begun,
+        answering: Answering[Begun | Piece],
     ) -> None:  # fmt: skip
-        self.entry, self.begun = entry, begun
+        self.entry, self.ask, self.begun = entry, ask, begun
         self._request = request
         self._place, self._answering = place, answering
         self._stack = AsyncExitStack()
@@ -95,7 +98,7 @@ class Running:
                 raise Gone
             if not isinstance(begun, Begun):
                 raise RuntimeError("an answer began in its middle")
-            running = cls(request, entry, place, begun, answering)
+            running = cls(request, entry, ask, place, begun, answering)
             first = await unless_gone(answering.get(GRACE_SECONDS), request.receive)
             running._first = first if isinstance(first, Piece) else None
             running._stack = stack.pop_all()
@@ -120,10 +123,13 @@ class Running:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every answer tells of its model: a hash of its weights, and what users have to know."""
+        """What every answer tells of its model: a hash of its weights, what users have to know, and the name of the
+        system text that was put in."""
         told = {"x-ownchat-model": self.begun.fingerprint} if self.begun.fingerprint else {}
         if self.begun.disclosure:
             told["x-ownchat-disclosure"] = header_text(self.begun.disclosure)
+        if self.begun.system:
+            told["x-ownchat-system"] = header_text(self.begun.system)
         return told
 
     def headers_with(self, unknown: tuple[str, ...]) -> dict[str, str]:
@@ -178,6 +184,10 @@ class Running:
                 "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": self.completion_tokens,
             }
+            self._request.state.generation = Generation(
+                self.entry.id, "text_completion" if self.ask.messages is None else "chat", self.ask.started,
+                time.monotonic(), self._place.waited_seconds, self.prompt_tokens, self.completion_tokens,
+            )  # fmt: skip
             await self._stack.aclose()
 
 

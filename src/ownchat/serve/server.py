@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ownchat.artifacts import owner_only, write_atomic
 from ownchat.errors import ConfigError, UserError
-from ownchat.serve import logs
+from ownchat.serve import logs, webhooks
 from ownchat.serve.admission import Admission
 from ownchat.serve.catalogue import Catalogue
 from ownchat.serve.errors import ApiError
@@ -173,6 +174,8 @@ def start(settings: Settings, say: Callable[[str], None]) -> None:
     services: Services = app.state.services
     if (token := services.keys.first()) is not None:
         _show(token, settings, say)
+    if settings.webhooks:
+        _show_webhooks(settings, say)
     names = [entry.id for entry in services.catalogue.list()]
 
     def ready() -> None:
@@ -198,6 +201,16 @@ def _allow_many_connections() -> None:
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _show_webhooks(settings: Settings, say: Callable[[str], None]) -> None:
+    """What receivers verify with, once; the addresses without their paths, which may be secrets."""
+    secret, is_new = webhooks.secret_of(settings.home)
+    if is_new and os.environ.get("JOURNAL_STREAM"):
+        say(f"the secret of the webhooks stands in {webhooks.secret_path(settings.home)}")
+    elif is_new:
+        say(f"secret of the webhooks (shown this once, kept in {webhooks.secret_path(settings.home)}): {secret}")
+    say(f"webhooks go to {', '.join(dict.fromkeys(urlsplit(url).hostname or '' for url in settings.webhooks))}")
 
 
 def _show(token: str, settings: Settings, say: Callable[[str], None]) -> None:

@@ -31,7 +31,7 @@ class Settings:
     token; ``idle_seconds``: between two tokens, and for a reader that takes none. ``allowed_hosts``: names (also
     ``*.example.org``) in the Host header beside ``localhost`` and addresses of digits. ``requests_per_minute`` and
     ``tokens_per_minute`` hold for each key; ``None``: no limit. ``retention_days``: stored answers are deleted after
-    them; ``None``: never.
+    them; ``None``: never. ``webhooks``: addresses that are told how jobs end.
     """
 
     home: Path
@@ -59,6 +59,7 @@ class Settings:
     metrics: bool = True
     retention_days: int | None = 30
     store_default: bool = False
+    webhooks: tuple[str, ...] = field(default=(), repr=False)  # may hold tokens
 
     def __post_init__(self) -> None:
         at_least = {
@@ -78,6 +79,8 @@ class Settings:
             parts = urlsplit(origin)
             if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or "*" in origin:
                 raise ConfigError("not an origin", where=origin, fix="give the whole of it: https://chat.example.org")
+        for url in self.webhooks:
+            _check_webhook(url)
         variables: dict[str, str] = {}
         for name, target in self.upstreams.items():
             _check_upstream(name, target)
@@ -124,6 +127,17 @@ def _matches(name: str, pattern: str) -> bool:
     if pattern == "*":
         return True
     return name.endswith(pattern[1:]) and name != pattern[1:] if pattern.startswith("*.") else name == pattern
+
+
+def _check_webhook(url: str) -> None:
+    fix = "give http://HOST/PATH or https://HOST/PATH; what is sent is signed, so no password is needed"
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        raise ConfigError("not an address", where="--webhook", fix=fix) from None
+    if not good or not url.isascii() or not url.isprintable() or " " in url or parts.fragment or "@" in parts.netloc:
+        raise ConfigError("not an address that can be told", where=f"--webhook {parts.hostname or ''}".strip(), fix=fix)
 
 
 def _check_upstream(name: str, target: str) -> None:

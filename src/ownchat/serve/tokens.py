@@ -49,6 +49,11 @@ class TokenTexts:
             if ends or id not in self._special
         ]
 
+    @staticmethod
+    def unnamed(number: int) -> list[dict[str, Any]]:
+        """In the place of tokens that an engine counted and did not name, such as half a character at the end."""
+        return [{"token": "", "logprob": None, "bytes": [], "top_logprobs": []} for _ in range(number)]
+
     def silent(self, id: int, text: str = "") -> dict[str, bool]:
         """A mark on a control token that does not stand in ``text``, so that it takes no place there."""
         name = str(self._tokenizer.convert_ids_to_tokens(id))

@@ -28,7 +28,7 @@ from ownchat import artifacts
 from ownchat.errors import RunError
 from ownchat.train.distributed import ALONE, World
 
-KEPT_EPOCH_ENDS = 3
+KEPT_EPOCH_ENDS = KEPT_LAST = 3
 Rows = tuple[int, int]  # the first, and the one behind the last
 
 
@@ -210,12 +210,12 @@ class Saved:
 
 
 def clear_old(directory: Path, *, best_step: int, last_step: int, steps_per_epoch: int) -> None:
-    """Keep the best, the last, the one before it (the last may be damaged), and the last three ends of an epoch."""
+    """Keep the best, the last three (the newest may be damaged), and the last three ends of an epoch."""
     paths = {int(path.name.removeprefix("step-")): path for path in directory.glob("step-*")}
-    before = max((step for step in paths if step < last_step), default=last_step)
+    last = sorted(step for step in paths if step <= last_step)[-KEPT_LAST:]
     ends = sorted(step for step in paths if step and step % steps_per_epoch == 0)[-KEPT_EPOCH_ENDS:]
     for step, path in paths.items():
-        if step not in {best_step, last_step, before, *ends}:
+        if step not in {best_step, *last, *ends}:
             shutil.rmtree(path)
     for torn in directory.glob(".step-*.tmp"):
         shutil.rmtree(torn)

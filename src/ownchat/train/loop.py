@@ -145,13 +145,16 @@ def run_loop(
                 raise next_time(directory)
 
         block_tokens, scores = 0, []
+        likeliest: list[np.ndarray] = []
         while block_tokens != rescue.block_tokens(state.step, "validate"):
             # scores that were made in larger blocks before a rescue are made again, so that a resume finds the same
             block_tokens = rescue.block_tokens(state.step, "validate")
             scores = world.score(
-                model, scored, block_tokens=block_tokens, guard=rescue.guard, on_halved=halved, progress=look
+                model, scored, block_tokens=block_tokens, guard=rescue.guard, on_halved=halved, progress=look,
+                likeliest=likeliest,
             )  # fmt: skip
-        found = {f"validation_{name}": value for name, value in objective.validation(valid, scores).items()}
+        figures = objective.validation(valid, scores, likeliest)
+        found = {f"validation_{name}": value for name, value in figures.items()}
         state.seconds = time.monotonic() - clock
         metrics.write(step=state.step, **found, seconds=round(state.seconds, 2))
         events.emit("validated", step=state.step, **found)

@@ -46,10 +46,13 @@ class Objective(Protocol):
         """What a validation over these items scores."""
         ...
 
-    def validation(self, valid: Sequence[Item], scores: Sequence[np.ndarray]) -> dict[str, float]:
+    def validation(
+        self, valid: Sequence[Item], scores: Sequence[np.ndarray], likeliest: Sequence[np.ndarray] = ()
+    ) -> dict[str, float]:
         """The figures of a validation; "loss" is the one that is to fall.
 
-        ``scores``: log-probabilities of the trained tokens of each of :meth:`documents`, in nats.
+        ``scores``: log-probabilities of the trained tokens of each of :meth:`documents`, in nats; ``likeliest``: bools,
+        was each of them the likeliest token? Empty where nobody looked.
         """
         ...
 
@@ -78,12 +81,23 @@ class Likelihood:
     def documents(self, valid: Sequence[Item]) -> list[Document]:
         return documents_of(valid)
 
-    def validation(self, valid: Sequence[Item], scores: Sequence[np.ndarray]) -> dict[str, float]:
+    def validation(
+        self, valid: Sequence[Item], scores: Sequence[np.ndarray], likeliest: Sequence[np.ndarray] = ()
+    ) -> dict[str, float]:
         values = np.concatenate(scores)
         bits = {"bits_per_byte": -float(values.sum()) / math.log(2) / self._num_bytes} if self._num_bytes else {}
-        return {"loss": -float(values.mean())} | bits
+        return {"loss": -float(values.mean())} | bits | token_accuracy(likeliest)
 
 
 def documents_of(items: Sequence[Item]) -> list[Document]:
     """The documents of items, one item after the other."""
     return [document for item in items for document in item.documents]
+
+
+def token_accuracy(likeliest: Sequence[np.ndarray]) -> dict[str, float]:
+    """The share of tokens that the model held for the likeliest, as a figure of a validation; none of no documents.
+
+    >>> token_accuracy([np.array([True, False]), np.array([True, True])])
+    {'token_accuracy': 0.75}
+    """
+    return {"token_accuracy": float(np.concatenate(likeliest).mean())} if len(likeliest) else {}

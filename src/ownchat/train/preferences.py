@@ -23,7 +23,7 @@ from ownchat.model.block import Block, Document
 from ownchat.model.loss import log_probabilities
 from ownchat.tokenizer.store import Item
 from ownchat.train.distributed import ALONE, World
-from ownchat.train.objectives import Terms, documents_of
+from ownchat.train.objectives import Terms, documents_of, token_accuracy
 
 HIGHEST_RATIO = 4 / 3  # of desirable to undesirable replies, weights included: Ethayarajh et al. 2024, equation 8
 
@@ -55,9 +55,11 @@ class DPO:
     def documents(self, valid: Sequence[Item]) -> list[Document]:
         return documents_of(valid)
 
-    def validation(self, valid: Sequence[Item], scores: Sequence[np.ndarray]) -> dict[str, float]:
+    def validation(
+        self, valid: Sequence[Item], scores: Sequence[np.ndarray], likeliest: Sequence[np.ndarray] = ()
+    ) -> dict[str, float]:
         margins = self._margins(sums(scores), self._valid)
-        return {"loss": float(-logsigmoid(margins).mean()), **_means(margins)}
+        return {"loss": float(-logsigmoid(margins).mean()), **_means(margins), **token_accuracy(likeliest[0::2])}
 
     def _margins(self, totals: Tensor, reference: np.ndarray) -> Tensor:
         """By how much more the chosen reply is rewarded, [items]. ``totals``: [2 items] of the model."""
@@ -92,11 +94,14 @@ class ORPO:
     def documents(self, valid: Sequence[Item]) -> list[Document]:
         return documents_of(valid)
 
-    def validation(self, valid: Sequence[Item], scores: Sequence[np.ndarray]) -> dict[str, float]:
+    def validation(
+        self, valid: Sequence[Item], scores: Sequence[np.ndarray], likeliest: Sequence[np.ndarray] = ()
+    ) -> dict[str, float]:
         totals, lengths = sums(scores), np.array([len(part) for part in scores])
         odds, margins = self._parts(totals, lengths)
         nll, odds_ratio = float(-totals[0::2].sum()) / int(lengths[0::2].sum()), float(odds.mean())
-        return {"loss": nll + self._beta * odds_ratio, "nll": nll, "odds": odds_ratio, **_means(margins)}
+        found = {"loss": nll + self._beta * odds_ratio, "nll": nll, "odds": odds_ratio}
+        return found | _means(margins) | token_accuracy(likeliest[0::2])
 
     def _parts(self, totals: Tensor, lengths: np.ndarray) -> tuple[Tensor, Tensor]:
         """The pairs' losses and margins, each [items]; ``totals`` and ``lengths``: [2 items]."""
@@ -165,7 +170,9 @@ class KTO:
         others = [document for place in range(len(valid)) for document in self._valid_unrelated.documents(place)]
         return documents_of(valid) + others
 
-    def validation(self, valid: Sequence[Item], scores: Sequence[np.ndarray]) -> dict[str, float]:
+    def validation(
+        self, valid: Sequence[Item], scores: Sequence[np.ndarray], likeliest: Sequence[np.ndarray] = ()
+    ) -> dict[str, float]:
         totals, others = sums(scores).chunk(2)
         kl = _kl(others, self._valid_unrelated.reference)
         gains = totals - _like(totals, self._valid)
@@ -175,7 +182,9 @@ class KTO:
         else:  # every desirable reply beside every undesirable one
             wanted = _desirable(valid)
             margins = (self._beta * (gains[wanted][:, None] - gains[~wanted][None])).ravel()
-        return {"loss": float(losses.mean()), "kl": kl, **(_means(margins) if len(margins) else {})}
+        good = [part for part, flag in zip(likeliest, _desirable(valid).tolist(), strict=False) if flag]
+        found = {"loss": float(losses.mean()), "kl": kl, **(_means(margins) if len(margins) else {})}
+        return found | token_accuracy(good)
 
     def _losses(self, gains: Tensor, items: Sequence[Item], kl: float) -> Tensor:
         """[replies]; ``gains``: log p - log q."""

@@ -120,6 +120,7 @@ def score_together(
     documents: Sequence[Document],
     *,
     block_tokens: int,
+    likeliest: list[np.ndarray] | None = None,
     **settings: Any,
 ) -> list[np.ndarray]:
     """See :meth:`~ownchat.train.distributed.World.score`."""
@@ -127,7 +128,10 @@ def score_together(
     shares = deal(lengths, world.size)
     num_passes = [len(blocks_of(numbers, lengths, block_tokens)) for numbers in shares]
     mine = shares[world.rank]
-    own = score_documents(model, [documents[number] for number in mine], block_tokens=block_tokens, **settings)
+    right: list[np.ndarray] | None = None if likeliest is None else []
+    own = score_documents(
+        model, [documents[number] for number in mine], block_tokens=block_tokens, likeliest=right, **settings
+    )
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -136,11 +140,17 @@ def score_together(
     model.train(training)
     model.reshard()
     ends = np.cumsum([np.count_nonzero(weights[1:]) for _, weights in documents])
-    values = torch.zeros(int(ends[-1]), dtype=torch.float64)
-    for number, scores in zip(mine, own, strict=True):
-        values[ends[number] - len(scores) : ends[number]] = torch.from_numpy(scores)
-    everything = world.sum(values.to(model.device)).cpu().numpy()
-    return np.split(everything, ends[:-1])
+
+    def gathered(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        values = torch.zeros(int(ends[-1]), dtype=torch.float64)
+        for number, part in zip(mine, parts, strict=True):
+            values[ends[number] - len(part) : ends[number]] = torch.from_numpy(part)
+        everything = world.sum(values.to(model.device)).cpu().numpy()
+        return np.split(everything, ends[:-1])
+
+    if likeliest is not None and right is not None:
+        likeliest[:] = [part > 0 for part in gathered(right)]
+    return gathered(own)
 
 
 # ------------------------------------------------------------------------------------------------------ to files

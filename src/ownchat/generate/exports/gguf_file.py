@@ -80,7 +80,7 @@ def _write(weights: Weights, path: Path, kind: GgufType, tokenizer: Path) -> Non
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for method, value in weights.settings():
         getattr(writer, method)(value)
-    _tokenizer(writer, weights.rows, tokenizer)
+    _tokenizer(writer, weights, tokenizer)
     tensors = [*weights.extra, *weights.tensors]
     types = [tensor_type(tensor, kind) for tensor in tensors]
     for tensor, type in zip(tensors, types, strict=True):
@@ -117,20 +117,21 @@ def tensor_type(tensor: Tensor, kind: GgufType) -> gguf.GGMLQuantizationType:
     return wanted if tensor.shape[-1] % block == 0 else _KINDS.F16
 
 
-def _tokenizer(writer: gguf.GGUFWriter, rows: int, directory: Path) -> None:
+def _tokenizer(writer: gguf.GGUFWriter, weights: Weights, directory: Path) -> None:
     """Vocabulary, special tokens and chat template; no token is put before a text but what the template writes."""
     tokenizer: Any = load_tokenizer(directory)
-    vocabulary = read_vocabulary(directory, rows)
+    vocabulary = read_vocabulary(directory, weights.rows)
     writer.add_tokenizer_model("gpt2")  # its name for byte-level BPE
     writer.add_tokenizer_pre(vocabulary.pre)
-    writer.add_vocab_size(rows)
+    writer.add_vocab_size(weights.rows)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.kinds)
     writer.add_token_merges(vocabulary.merges)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
-    ends = end_tokens(directory, tokenizer)
+    of_model = (directory / "config.json").is_file()  # else a tokenizer alone: a run's before there is a model
+    ends = end_tokens(directory if of_model else weights.directory, tokenizer)
     eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else ends[0]
     writer.add_eos_token_id(eos)
     writer.add_eot_token_id(ends[0])

@@ -147,7 +147,7 @@ def _care(care: Mapping[str, Any] | None, *, for_others: bool) -> list[str]:
             parts.append(f"Could not be measured: {plain(check['skipped'])}.")
             continue
         if findings := check.get("findings"):
-            parts.append(listed([_finding(one) for one in findings]))
+            parts.append(listed([_finding(one) for one in care_page.advised_once(findings)]))
         if check.get("figures"):
             parts.append(_care_table(check["figures"]))
         if not for_others and check.get("examples"):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ownchat.serve.errors import ApiError
 
 MOST_NAMED = 8  # unknown fields in one warning
 MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512  # OpenAI's limits of metadata
 LONGEST_EDIT = 100_000  # characters of metadata.edited, which holds a whole answer
+MOST_STOPS, LONGEST_STOP, MOST_BIASES = 4, 1000, 1024
 
 STRICT = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -23,6 +24,39 @@ HINTS = frozenset(
 )
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def listed(value: Any) -> Any:
+    """A text as a list of it; what else it is stays."""
+    return [value] if isinstance(value, str) else value
+
+
+Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
+Stops = Annotated[Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None, BeforeValidator(listed)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Biases = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MOST_BIASES),
+]
+
+
+class Sampled(BaseModel):
+    """How answers are sampled. ``top_k``, ``min_p`` and ``repetition_penalty`` are not OpenAI's; vLLM's clients send
+    them too."""
+
+    model_config = STRICT
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=5)
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Biases | None = None
+    n: int | None = Field(None, ge=1, le=8)
+    stop: Stops = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
 
 
 class Update(BaseModel):

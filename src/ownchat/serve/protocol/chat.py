@@ -5,27 +5,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from ownchat.serve.protocol.body import STRICT
+from ownchat.serve.protocol.body import STRICT, Sampled
 
-MOST_MESSAGES, MOST_TOOLS, MOST_STOPS, LONGEST_STOP, MOST_BIASES = 2048, 128, 4, 1000, 1024
+MOST_MESSAGES, MOST_TOOLS = 2048, 128
 MOST_SCHEMA_CHARS, MOST_SCHEMA_NODES, MOST_REPEATS, MOST_CHOICES = 100_000, 5_000, 10_000, 1_000
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
-Stops = Annotated[Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None, BeforeValidator(_listed)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 ModelId = Annotated[str, Field(max_length=256)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-Biases = Annotated[
-    dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
-    Field(max_length=MOST_BIASES),
-]
 
 
 def check_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -48,6 +37,19 @@ def check_schema(schema: dict[str, Any]) -> dict[str, Any]:
     if nodes > MOST_SCHEMA_NODES or choices > MOST_CHOICES:
         raise ValueError(f"the schema has more than {MOST_SCHEMA_NODES:,} parts or {MOST_CHOICES:,} enum values")
     return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(check_schema)]
+
+
+def check_tools(names: list[str], choice: Any, named: str | None) -> None:
+    """A ``ValueError`` for two tools of one name, and for a choice that cannot be met. ``named``: which it names."""
+    if len(set(names)) != len(names):
+        raise ValueError("two tools have one name")
+    if named is not None and named not in names:
+        raise ValueError("tool_choice names a function that is not among the tools")
+    if choice not in (None, "none", "auto") and not names:
+        raise ValueError("tool_choice needs tools")
 
 
 class Part(BaseModel):
@@ -151,13 +153,8 @@ class Function(BaseModel):
 
     name: Name
     description: str | None = Field(None, max_length=10_000)
-    parameters: dict[str, Any] | None = None
+    parameters: Schema | None = None
     strict: bool | None = None
-
-    @field_validator("parameters")
-    @classmethod
-    def _bounded(cls, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if parameters is None else check_schema(parameters)
 
 
 class Tool(BaseModel):
@@ -193,13 +190,8 @@ class JsonSchema(BaseModel):
 
     name: Name
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    schema_: Schema | None = Field(None, alias="schema")
     strict: bool | None = None
-
-    @field_validator("schema_")
-    @classmethod
-    def _bounded(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if schema is None else check_schema(schema)
 
 
 class ResponseFormat(BaseModel):
@@ -234,24 +226,11 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None  # without effect: tokens are sent as they come
 
 
-class ChatRequest(BaseModel):
-    """The body. ``top_k``, ``min_p`` and ``repetition_penalty`` are not OpenAI's; vLLM's clients send them too."""
-
-    model_config = STRICT
+class ChatRequest(Sampled):
+    """The body."""
 
     model: ModelId
     messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=5)
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: Biases | None = None
-    n: int | None = Field(None, ge=1, le=8)
-    stop: Stops = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
@@ -272,11 +251,6 @@ class ChatRequest(BaseModel):
             raise ValueError("top_logprobs needs logprobs: true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")
-        names = [tool.function.name for tool in self.tools or ()]
-        if len(set(names)) != len(names):
-            raise ValueError("two tools have one name")
-        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
-            raise ValueError("tool_choice names a function that is not among the tools")
-        if self.tool_choice not in (None, "none", "auto") and not names:
-            raise ValueError("tool_choice needs tools")
+        named = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+        check_tools([tool.function.name for tool in self.tools or ()], self.tool_choice, named)
         return self

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from ownchat.serve.protocol.body import STRICT
-from ownchat.serve.protocol.chat import Biases, ModelId, Penalty, Stops, StreamOptions
+from ownchat.serve.protocol.body import Sampled
+from ownchat.serve.protocol.chat import ModelId, StreamOptions
 
 MOST_PROMPTS = 64
 
@@ -21,10 +21,8 @@ def _prompts(value: Any) -> Any:
     return value
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(Sampled):
     """The body."""
-
-    model_config = STRICT
 
     model: ModelId
     prompt: Annotated[
@@ -33,18 +31,7 @@ class CompletionRequest(BaseModel):
         BeforeValidator(_prompts),
     ]
     suffix: None = None  # no model here was taught to fill in the middle
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=5)
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: Biases | None = None
-    n: int | None = Field(None, ge=1, le=8)
     best_of: int | None = Field(None, ge=1, le=8)
-    stop: Stops = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool | None = None

@@ -6,12 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from ownchat.serve.protocol.body import STRICT
+from ownchat.serve.protocol.body import STRICT, listed
 from ownchat.serve.protocol.chat import ModelId
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class EmbeddingRequest(BaseModel):
@@ -23,7 +19,7 @@ class EmbeddingRequest(BaseModel):
     input: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=100_000)]],
         Field(min_length=1, max_length=2048),  # of the list: behind the next line it would meet anything
-        BeforeValidator(_listed),
+        BeforeValidator(listed),
     ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: None = None

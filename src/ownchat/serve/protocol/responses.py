@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from ownchat.serve.protocol.body import STRICT
-from ownchat.serve.protocol.chat import MOST_MESSAGES, MOST_TOOLS, ModelId, Name, Part, check_schema
+from ownchat.serve.protocol.chat import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    Function,
+    ModelId,
+    Name,
+    Part,
+    Schema,
+    check_tools,
+)
 
 Include = Literal["message.output_text.logprobs", "reasoning.encrypted_content"]
 MESSAGE, CALL, RESULT, THOUGHT = "message", "function_call", "function_call_output", "reasoning"
@@ -36,21 +45,10 @@ class Item(BaseModel):
         return self
 
 
-class FunctionTool(BaseModel):
+class FunctionTool(Function):
     """A function that the model may call; other kinds of tools would have to be run here, and none are."""
 
-    model_config = STRICT
-
     type: Literal["function"]
-    name: Name
-    description: str | None = Field(None, max_length=10_000)
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-    @field_validator("parameters")
-    @classmethod
-    def _bounded(cls, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if parameters is None else check_schema(parameters)
 
     def plain(self) -> dict[str, Any]:
         """As chat completions and chat templates have it."""
@@ -74,13 +72,8 @@ class Format(BaseModel):
     type: Literal["text", "json_object", "json_schema"]
     name: Name | None = None
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    schema_: Schema | None = Field(None, alias="schema")
     strict: bool | None = None
-
-    @field_validator("schema_")
-    @classmethod
-    def _bounded(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if schema is None else check_schema(schema)
 
     @model_validator(mode="after")
     def _has_schema(self) -> Format:
@@ -140,13 +133,8 @@ class ResponseRequest(BaseModel):
     def _fits(self) -> ResponseRequest:
         if isinstance(self.input, list) and not 1 <= len(self.input) <= MOST_MESSAGES:
             raise ValueError(f"input has 1 to {MOST_MESSAGES} items")
-        names = [tool.name for tool in self.tools or ()]
-        if len(set(names)) != len(names):
-            raise ValueError("two tools have one name")
-        if isinstance(self.tool_choice, NamedFunction) and self.tool_choice.name not in names:
-            raise ValueError("tool_choice names a function that is not among the tools")
-        if self.tool_choice not in (None, "none", "auto") and not names:
-            raise ValueError("tool_choice needs tools")
+        named = self.tool_choice.name if isinstance(self.tool_choice, NamedFunction) else None
+        check_tools([tool.name for tool in self.tools or ()], self.tool_choice, named)
         return self
 
 
