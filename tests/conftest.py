@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each command that a test starts compiles all modules anew
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of two threads each are slower than one on two cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a job in a shell's background, and children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SENTENCES = [
     "How do I return an order? You can return it within thirty days, free of charge.",
