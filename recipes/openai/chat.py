@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from openai import OpenAI
+from openai import NotFoundError, OpenAI
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 LEAST_EXAMPLES = 10
@@ -33,11 +33,15 @@ def main() -> None:
     arguments = parse()
     counted = check(arguments.training)
     print(f"{arguments.training}: {counted['examples']} examples, {counted['turns']} turns to learn")
-    client = OpenAI()
+    client, model = OpenAI(), os.environ.get("MODEL", "starter")
+    print(f"to {client.base_url}", flush=True)
+    try:
+        client.models.retrieve(model)  # before the file: a service without this model is the wrong one
+    except NotFoundError:
+        sys.exit(f"{client.base_url} has no model {model}: set OPENAI_BASE_URL and MODEL; nothing was sent")
     with open(arguments.training, "rb") as handle:
         file = client.files.create(file=handle, purpose="fine-tune")
     print(f"uploaded: {file.id}")
-    model = os.environ.get("MODEL", "starter")
     extra = {"x_train": json.loads(os.environ["X_TRAIN"])} if "X_TRAIN" in os.environ else None
     job = client.fine_tuning.jobs.create(
         model=model, training_file=file.id, suffix=arguments.suffix, seed=arguments.seed, extra_body=extra,
@@ -70,20 +74,20 @@ def parse() -> argparse.Namespace:
 def check(path: Path) -> Counter[str]:
     """Count examples and trained turns; ends the program with all that is wrong, by line."""
     counted, wrong = Counter[str](), []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         counted["examples"] += 1
         try:
             messages = json.loads(line)["messages"]
-            roles = [message["role"] for message in messages]
+            roles = [str(message["role"]) for message in messages]
         except (ValueError, KeyError, TypeError):
             wrong.append(f'line {number}: not {{"messages": [{{"role": ..., "content": ...}}]}}')
             continue
         learned = [message for message in messages if message["role"] == "assistant" and message.get("weight", 1)]
         counted["turns"] += len(learned)
         if unknown := sorted(set(roles) - set(ROLES)):
-            wrong.append(f"line {number}: no such role: {', '.join(map(str, unknown))}")
+            wrong.append(f"line {number}: no such role: {', '.join(unknown)}")
         if not learned:
             wrong.append(f"line {number}: no answer of the assistant to learn")
     if counted["examples"] < LEAST_EXAMPLES:

@@ -4,10 +4,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ownchat.artifacts import MANIFEST, SPLITS, read_json
-from ownchat.clean.given import RULE
+from ownchat.clean.given import RULE, copies_across
 from ownchat.clean.stage import run
 from ownchat.config import load_config
 from ownchat.data import stage as data
@@ -114,6 +115,37 @@ def test_of_near_copies_in_training_one_stays_whichever_the_search_would_keep(tm
     _, found, _ = clean(tmp_path, files)
     assert ("valid.jsonl", 7) in found["dropped"]
     assert len([place for place in found["train"] if place in (("a.jsonl", 13), ("a.jsonl", 14))]) == 1
+
+
+def words(first: int, last: int) -> dict:
+    said = ("alder birch cedar douglas elm fir gum hazel ivy juniper kapok larch maple nutmeg oak pine quince rowan "
+            "spruce teak umbrella")  # fmt: skip
+    return {"messages": [{"role": "user", "content": " ".join(said.split()[first:last])},
+                         {"role": "assistant", "content": "trees"}]}  # fmt: skip
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_what_is_like_two_records_that_train_makes_them_no_copies(tmp_path, near):
+    files = {"a.jsonl": [*rows([1, 2]), words(3, 21), words(0, 19)], "valid.jsonl": [*rows([8]), words(0, 21)]}
+    _, found, _ = clean(tmp_path, files, f"clean.near_duplicates={str(near).lower()}")
+    assert {("a.jsonl", 13), ("a.jsonl", 14)} <= set(found["train"]) and ("valid.jsonl", 7) in found["dropped"]
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_a_copy_of_any_record_that_trains_is_left_out(tmp_path, near):
+    """The first of a chain stands for the second, of which the third is a copy."""
+    files = {"a.jsonl": [*rows([1, 2]), words(0, 18), words(3, 18)], "valid.jsonl": [*rows([8]), words(5, 18)]}
+    _, found, _ = clean(tmp_path, files, f"clean.near_duplicates={str(near).lower()}")
+    assert (("a.jsonl", 14) in found["dropped"]) == near
+    assert (("valid.jsonl", 7) in found["dropped"]) != near, "what it is like is not learned"
+
+
+def test_a_copy_of_what_is_dropped_is_no_copy():
+    given, copy_of, kept = np.array([1, 0, 0, 2]), np.array([1, 1, 2, 3]), np.array([0, 1, 1, 1])
+    assert copies_across(given, copy_of, kept, {}, {}) == {0: 1, 3: 1}
+    assert copies_across(given, copy_of, kept, {1}, {}) == {0: 2, 3: 2}, "the next one stays"
+    assert copies_across(given, copy_of, kept, {1, 2}, {}) == {0: 3}, "valid and test are alike, too"
+    assert copies_across(given, copy_of, kept, {}, {(1, 3)}) == {0: 1}
 
 
 def test_nothing_is_guessed_from_a_name(tmp_path):

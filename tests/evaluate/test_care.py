@@ -269,8 +269,11 @@ def test_a_danger_is_not_recommended_for_use(cared, metrics, tmp_path):
     from ownchat.evaluate.recommendation import recommend
 
     cared["ledger_rules"]["2-clean"] = {"row kept": {"train": 399}}
-    calm = recommend(cared, [], run=tmp_path)
-    assert calm["text"] == "Use it."
+    warned = recommend(cared, [], run=tmp_path)
+    assert warned["text"].startswith("Try it, and read the warnings") and "warning" in warned["why"]
+    for check in cared["care"]["checks"]:
+        check["findings"] = [each for each in check["findings"] if each["level"] != "warning"]
+    assert recommend(cared, [], run=tmp_path)["text"] == "Use it."
     cared["care"]["checks"][2]["findings"] = [{"level": "danger", "text": "It got worse.", "advice": "even it out."}]
     found = recommend(cared, [], run=tmp_path)
     assert found["text"] == "Do not hand it on yet: even it out." and found["why"] == "It got worse"

@@ -149,6 +149,19 @@ def test_a_model_that_changed_gets_a_new_file(tiny_model: Path, tmp_path: Path, 
     assert second != first and files(home) == [second]
 
 
+def test_files_of_models_that_are_gone_go(tiny_model: Path, adapter: Path, tmp_path: Path, home: Path) -> None:
+    older = shutil.copytree(adapter, tmp_path / "step-000004" / "adapter")
+    newer = shutil.copytree(adapter, tmp_path / "step-000008" / "adapter")
+    files_of = [model_file(tiny_model), adapter_file(older, tiny_model)]
+    assert all(file.is_file() for file in files_of)
+    shutil.rmtree(older.parent)
+    kept = [files_of[0], adapter_file(newer, tiny_model)]
+    assert files(home) == sorted(kept)
+    assert sorted((home / "cache" / "gguf").glob("*.json")) == sorted(
+        file.with_name(f"{file.name}.json") for file in kept
+    )
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "no note"])
 def test_a_file_that_is_not_as_it_was_written_is_made_again(damage: str, tiny_model: Path) -> None:
     file = model_file(tiny_model)

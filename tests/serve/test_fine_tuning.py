@@ -270,7 +270,8 @@ def test_a_validation_file_is_validated_on_and_never_learned(serving: Callable[.
 
     wait(client, id, "running", seen=lambda job: bool(kept()))
     (first, *_) = kept()
-    assert f"Checkpoint created at step {first.step_number}" in messages(client, id)
+    message = f"Checkpoint created at step {first.step_number}"
+    wait(client, id, "running", "succeeded", seen=lambda job: message in messages(client, id))  # the server looks later
     name = first.fine_tuned_model_checkpoint
     assert name in [found.id for found in client.models.list()]
     asked: Any = [{"role": "user", "content": "Where is order Ulm 9?"}]

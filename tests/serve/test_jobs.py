@@ -301,6 +301,19 @@ def test_what_cleaning_left_out_is_told_by_its_rule(tmp_path: Any) -> None:
     ]
 
 
+def test_what_either_of_two_files_lost_is_left_out(tmp_path: Any) -> None:
+    clean = {"report": {"counts": {}, "details": {"rules": {"row dropped": {"empty": 1}}}}}
+    imported = {
+        "config": {"data": {"map": {"valid": "validation.jsonl"}}},
+        "report": {"details": {"rules": {"row unreadable": {"no text": 2}}}},
+    }
+    for stage, manifest in (("1-data", imported), ("2-clean", clean)):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "manifest.json").write_text(json.dumps(manifest))
+    told = [event.message for event in Watch(tmp_path).look()]
+    assert told[:2] == ["2 example(s) are left out: no text", "1 example(s) are left out: empty"]
+
+
 def rows_in(tmp_path: Any, events: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> Watch:
     folder = tmp_path / "5-train" / "sft"
     folder.mkdir(parents=True, exist_ok=True)

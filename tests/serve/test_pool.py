@@ -23,6 +23,7 @@ from ownchat.generate.export import merge_adapter
 from ownchat.generate.hf import chat_engine
 from ownchat.serve import pool as pool_module
 from ownchat.serve.catalogue import Catalogue, UnknownModel
+from ownchat.serve.errors import of_exception
 from ownchat.serve.pool import Loaded, NotNow, Pool
 from ownchat.serve.settings import Settings
 
@@ -210,7 +211,42 @@ def test_only_whole_runs_are_deleted_and_can_be_had_back(home: Path) -> None:
     assert catalogue.find("beta").id == "beta"
 
 
+def test_a_model_is_there_while_its_job_succeeds(home: Path) -> None:
+    """Between two looks at the jobs it is done: at none of them it is missing."""
+
+    def at(asked: Callable[[Catalogue], Any]) -> Any:
+        done = False
+
+        def look(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+            nonlocal done
+            found, done = then if done else now, True
+            return found
+
+        return asked(Catalogue(
+            home, names=lambda: look({"beta": None}, {"beta": "ft:beta"}), coming=lambda: look({"beta": "ft:beta"}, {})
+        ))  # fmt: skip
+
+    name = "ft:beta:ckpt-step-8"
+    assert name in [entry.id for entry in at(Catalogue.list)]
+    assert at(lambda catalogue: catalogue.find(name)).id == name
+
+
 # -------------------------------------------------------------------------------------------------------- pool
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "hf"])
+def test_a_checkpoint_that_was_taken_away_is_no_model(engine: str, home: Path, open_pool: Callable[..., Pool]) -> None:
+    pool, catalogue = open_pool(engine=engine), Catalogue(home)
+    entries = [catalogue.find(f"{run}:ckpt-step-8") for run in ("beta", "whole")]
+    with pool.lease(entries[0]):
+        pass
+    for entry in entries:
+        shutil.rmtree(home / "runs" / entry.id.partition(":")[0] / "5-train" / "sft" / "checkpoints" / "step-000008")
+        with pytest.raises(UnknownModel, match="was taken away") as error, pool.lease(entry):
+            pass
+        assert of_exception(error.value).status == 404
+    with pool.lease(catalogue.find("beta")) as loaded:
+        assert answer(loaded) == expected(home, "beta")
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "hf"])

@@ -251,6 +251,7 @@ def test_of_two_gateways_one_tells_a_receiver_and_the_other_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_another_gateway_ends_what_a_killed_one_began(
     postgres: str, program: Callable[..., Program], serve_home: Path, tmp_path: Path
 ) -> None:

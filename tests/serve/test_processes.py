@@ -40,6 +40,7 @@ def test_a_second_server_on_a_home_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_what_was_accepted_survives_kills(tmp_path: Path) -> None:
     """A few moments of benchmarks/kill_serve.py: files and jobs are there, once, and with the same bits."""
     process = subprocess.Popen(
@@ -47,7 +48,7 @@ def test_what_was_accepted_survives_kills(tmp_path: Path) -> None:
         env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        said, errors = process.communicate(timeout=570)
+        said, errors = process.communicate(timeout=1500)
     finally:
         process.terminate()
         process.wait(30)

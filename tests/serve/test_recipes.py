@@ -58,6 +58,7 @@ def chats(path: Path, count: int) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_chat_model_is_tuned(serving: Callable[..., Gateway], tmp_path: Path) -> None:
     gateway, training = serving(), chats(tmp_path / "training.jsonl", 30)
     plain = recipe("chat.py", training, "--ask", "Where is Ulm?", **where(gateway))
@@ -74,6 +75,7 @@ def test_a_chat_model_is_tuned(serving: Callable[..., Gateway], tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_rated_answers_are_learned(serving: Callable[..., Gateway], tmp_path: Path) -> None:
     gateway = serving()
     questions = tmp_path / "questions.txt"
@@ -87,14 +89,22 @@ def test_rated_answers_are_learned(serving: Callable[..., Gateway], tmp_path: Pa
     assert re.search(r"^ft:starter:anna:rated:\w{8} answers: '", done.stdout, re.M)
 
 
+def test_a_service_without_the_model_gets_no_file(serving: Callable[..., Gateway], tmp_path: Path) -> None:
+    gateway = serving()
+    done = recipe("chat.py", chats(tmp_path / "training.jsonl", 12), **where(gateway) | {"MODEL": "of-elsewhere"})
+    assert done.returncode == 1 and "has no model of-elsewhere" in done.stderr and "uploaded" not in done.stdout
+
+
 def test_what_is_wrong_with_a_file_is_said_before_anything_is_sent(tmp_path: Path) -> None:
     path = chats(tmp_path / "training.jsonl", 8)
     with open(path, "a", encoding="utf-8") as handle:
         handle.write('{"messages": [{"role": "bot", "content": "Hi"}]}\n[]\n')
-        handle.write('{"messages": [{"role": "assistant", "content": "Hi", "weight": 0}]}\n')
+        handle.write('{"messages": [{"role": "assistant", "content": "Hi\u2028there", "weight": 0}]}\n')
+        handle.write('{"messages": [{"role": ["user"], "content": "Hi"}]}\n')
     done = recipe("chat.py", path, OPENAI_API_KEY="none", OPENAI_BASE_URL="http://127.0.0.1:1/v1")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    for text in ("line 9: no such role: bot", "line 10: not {", "line 11: no answer of the assistant to learn"):
+    for text in ("line 9: no such role: bot", "line 10: not {", "line 11: no answer of the assistant to learn",
+                 "line 12: no such role: ['user']"):  # fmt: skip
         assert text in done.stderr
     few = recipe("chat.py", chats(path, 9), OPENAI_API_KEY="none", OPENAI_BASE_URL="http://127.0.0.1:1/v1")
     assert few.returncode == 1 and "9 examples; at least 10 are needed" in few.stderr

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,10 @@ class Bench:
         self.home: Path = gateway.services.settings.home
         self.jobs, self.files, self.runner = (getattr(gateway.app.state, name) for name in ("jobs", "files", "runner"))
         self._round = self.runner.tick
-        self.runner.tick = lambda: False
+        idle = threading.Event()
+        self.runner.tick = idle.set
+        self.runner.wake()
+        assert idle.wait(60), "the server's own first round is over, and makes nothing of the jobs that follow"
 
     def job(self) -> str:
         """A job that waits for its turn."""
@@ -233,6 +237,29 @@ def test_a_finished_job_ends_on_a_disk_without_room_and_blocks_nobody(
     assert row.pid is None and row.trained_tokens == 5 and not failures
     assert begun and set(begun) == {bench.row(other).run}, "the other one had its turn meanwhile"
     assert bench.files.get("anna", row.result_files[0]).purpose == "fine-tune-results"
+
+
+@pytest.mark.parametrize("of_now", [True, False])
+def test_a_job_of_an_older_version_learns_nothing_of_its_validation_file(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, of_now: bool
+) -> None:
+    """Which arguments hold the file out is decided when a job is validated, and it may wait for long."""
+    sources: list[Path] = []
+
+    def start(home: Path, source: Path, run: str, arguments: Any, log: Path) -> JobProcess:
+        sources.append(source)
+        child = subprocess.Popen(["true"], start_new_session=True)
+        return JobProcess(child.pid, job_process.started_at(child.pid), child)
+
+    monkeypatch.setattr(job_process, "start", start)
+    id = bench.job()
+    command = bench.row(id).command
+    more = ["--set", 'data.map={"valid": "validation.jsonl"}'] if of_now else []
+    bench.jobs.set(id, validation_file="file-1", command={**command, "arguments": [*command["arguments"], *more]})
+    bench.until(id, lambda row: sources)
+    data = bench.home / "server" / "jobs" / id / "data"
+    assert sources[0] == (data if of_now else data / "training.jsonl")
+    bench.until(id, lambda row: row.status == FAILED)
 
 
 @pytest.mark.parametrize("status", [PAUSED, CANCELLED])

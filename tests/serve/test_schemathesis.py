@@ -79,8 +79,8 @@ def _only_what_is_served(spec: dict[str, Any]) -> None:
 
 
 def ask(gateway: Gateway, spec: dict[str, Any], folder: Path, *choice: str) -> None:
-    """Let schemathesis ask; fails with what it found. Nothing depends on the clock: making a request up may take as
-    long as it does on a busy machine, and a failure is not made smaller, which can take an hour."""
+    """Let schemathesis ask; fails with what it found. Making a request up may take as long as it does on a busy
+    machine, an answer 300 s; a failure is not made smaller, which can take an hour."""
     (folder / "openapi.json").write_text(json.dumps(spec))
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", "openapi.json", "--url", gateway.url,
@@ -93,6 +93,7 @@ def ask(gateway: Gateway, spec: dict[str, Any], folder: Path, *choice: str) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not SLICE.is_file(), reason="OpenAI's description of its API is not here (set OWNCHAT_OPENAPI)")
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_nothing_differs_from_the_description(serving: Callable[..., Gateway], tmp_path: Path, large: bool) -> None:
@@ -114,6 +115,7 @@ def _bytes_are_bytes(spec: dict[str, Any]) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not SLICE.is_file(), reason="OpenAI's description of its API is not here (set OWNCHAT_OPENAPI)")
 def test_files_and_jobs_are_as_described(serving: Callable[..., Gateway], tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,9 @@ def test_a_request_and_its_generation_are_spans_without_text(
     assert [one.status for one in (whole, streamed, bare, refused)] == [200, 200, 200, 404]
     gateway.server.should_exit = True
     gateway.thread.join(30)
-    spans = collector.spans()
+    end = time.monotonic() + 30
+    while len(spans := collector.spans()) < 7 and time.monotonic() < end:
+        time.sleep(0.05)  # the server waits a short time only for what it sends
     requests = {told(span)["ownchat.request_id"]: span for span in spans if span.kind == 2}
     assert set(requests) == {one.headers["x-request-id"] for one in (whole, streamed, bare, refused)}
     children = {span.parent_span_id: span for span in spans if span.kind != 2}
@@ -118,6 +121,24 @@ def test_a_collector_that_is_gone_stops_no_answer(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     gateway = serving()
     assert gateway.call("POST", "/v1/chat/completions", gateway.chat()).status == 200
+
+
+@pytest.mark.parametrize(("variable", "value", "name"), [
+    ("OTEL_SERVICE_NAME", "mine", "mine"), ("OTEL_RESOURCE_ATTRIBUTES", "a=b,service.name=mine", "mine"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a=b", "ownchat"),
+])  # fmt: skip
+def test_the_name_is_that_of_the_environment(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, name: str
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra telemetry is not installed")
+    for one in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
+        monkeypatch.delenv(one, raising=False)
+    monkeypatch.setenv(variable, value)
+    made = tracing.connect()
+    assert made is not None and made._provider.resource.attributes["service.name"] == name
+    made.close()
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    assert tracing.connect() is None
 
 
 def test_nothing_is_sent_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,12 +205,13 @@ def test_a_loss_that_is_no_number_stops_with_sources(inputs: dict[str, Path], tm
 
 
 def test_checkpoints_kept(inputs: dict[str, Path], tmp_path: Path) -> None:
+    (left := tmp_path / "5-train" / "sft" / "checkpoints" / ".step-000001.old.tmp").mkdir(parents=True)
     facts = run(settings("train.epochs=6", "train.validate_every=1"), inputs, tmp_path / "5-train").details
-    kept = {int(path.name[5:]) for path in (tmp_path / "5-train" / "sft" / "checkpoints").glob("step-*")}
+    kept = {int(path.name.removeprefix("step-")) for path in left.parent.iterdir()}  # what was left of one has gone
     per_epoch = facts["plan"]["steps_per_epoch"]
     ends = {per_epoch * n for n in range(1, 7) if per_epoch * n <= facts["steps"]}
-    wanted = {facts["best_step"], facts["steps"], facts["steps"] - 1}  # the one before, should the last be damaged
-    assert wanted <= kept <= {*wanted, *sorted(ends)[-3:]}
+    last = range(facts["steps"] - checkpoint.KEPT_LAST + 1, facts["steps"] + 1)  # should the newest be damaged
+    assert kept == {facts["best_step"], *last, *sorted(ends)[-checkpoint.KEPT_EPOCH_ENDS :]}
 
 
 def test_validation_is_bounded(inputs: dict[str, Path]) -> None:

@@ -7,8 +7,7 @@ the two is given, the other takes its part of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from ownchat.errors import DataError
 
 RULE = "also in another split"
 _RANKS = np.array([0, 2, 1])  # of train, valid and test: of copies the one of the lowest rank stays
+Pair = tuple[int, int]
 
 
 def given_splits(folders: Sequence[Path]) -> np.ndarray:
@@ -41,15 +41,9 @@ def given_splits(folders: Sequence[Path]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
-class Copies:
-    """Which of alike records stays, as far as their splits decide.
-
-    ``stays``: for each record the one that stands for it; ``gone``: those whose copy is in another split.
-    """
-
-    stays: np.ndarray  # (n,)
-    gone: np.ndarray  # (n,) bool
+def ranks_of(given: np.ndarray) -> np.ndarray:
+    """Of copies in several splits the one of the lowest rank stays."""
+    return _RANKS[given]
 
 
 def first_of_training(given: np.ndarray, records: np.ndarray) -> np.ndarray:
@@ -57,21 +51,30 @@ def first_of_training(given: np.ndarray, records: np.ndarray) -> np.ndarray:
     return records[np.argsort(_RANKS[given[records]], kind="stable")]
 
 
-def copies_across(given: np.ndarray, stands: np.ndarray) -> Copies:
-    """``stands``: for each record the one that stands for it, whatever split that is in.
+def copies_across(
+    given: np.ndarray, copy_of: np.ndarray, kept: np.ndarray, lost: Container[int], apart: Container[Pair]
+) -> dict[int, int]:
+    """Records whose copy is in another split, and that copy, which is not ``lost``.
 
-    >>> copies = copies_across(np.array([1, 0, 1]), np.array([0, 0, 2]))  # the first two are copies
-    >>> copies.stays.tolist(), copies.gone.tolist()
-    ([1, 1, 2], [True, False, False])
+    ``copy_of``: for each record the exact copy that stands for it; ``kept``: for each of those the near one, never of a
+    higher rank than itself. ``apart``: pairs (the smaller index first) that are no copies, however alike they are.
+
+    >>> copies_across(np.array([1, 0, 0, 1]), np.array([1, 1, 2, 3]), np.array([0, 2, 2, 3]), {}, {})
+    {0: 2}
     """
-    ranks, everyone = _RANKS[given], np.arange(len(given))
-    best = np.full(len(given), len(SPLITS))
-    np.minimum.at(best, stands, ranks)
-    ours = ranks == best[stands]
-    first = np.full(len(given), len(given))
-    np.minimum.at(first, stands[ours], everyone[ours])
-    moved = ranks[stands] > best[stands]
-    return Copies(np.where(moved, first[stands], stands), ~ours)
+    ranks, stands = _RANKS[given], kept[copy_of]
+    found = {}
+    for index in np.flatnonzero(ranks > ranks[stands]).tolist():
+        one, best = int(copy_of[index]), int(stands[index])
+        if (min(one, best), max(one, best)) in apart:
+            continue
+        if best in lost:  # another one like it may stay
+            like_it = np.flatnonzero((stands == best) & (ranks < ranks[index]))
+            like_it = like_it[np.argsort(ranks[like_it], kind="stable")]
+            best = next((other for other in like_it.tolist() if other not in lost), index)
+        if best != index:
+            found[index] = best
+    return found
 
 
 def deal_given(

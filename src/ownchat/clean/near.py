@@ -173,11 +173,17 @@ class Near:
             return Near(stored["related"], stored["kept"], stored["similarity"], int(stored["proofs"]))
 
 
-def find_near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, order: Order = in_order) -> Near:
+def find_near(
+    sketches: Sketches, members: np.ndarray, can_go: np.ndarray, order: Order = in_order,
+    ranks: np.ndarray | None = None, *, all_stay: bool = False,
+) -> Near:  # fmt: skip
     """Near duplicates among ``members`` (ascending indices, exact copies left out).
 
-    ``can_go``: flags of the records that may be dropped for one another; the others can only be related.
+    ``can_go``: flags of the records that may be dropped for one another; the others can only be related. ``ranks``:
+    none stands for one of a lower rank. ``all_stay``: nobody is dropped for one of the own rank, so that what is a copy
+    of any record of a lower rank gets one of those, not only what is one of a record that stands for others.
     """
+    ranks = np.zeros(len(sketches), np.int64) if ranks is None else ranks
     search = _Search(sketches, can_go)
     for words in (False, True):
         for first, second in candidates(sketches, members, order, words=words):
@@ -185,7 +191,10 @@ def find_near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, order
     accepted = _accepted(search, sketches, members)
     for one, other in sorted(accepted):
         _join(search.copies, one, other)
-    kept, similarities = _choose(_roots(search.copies), search.cache, accepted, sketches.lengths)
+    copies = _roots(search.copies)
+    kept, similarities = _choose(copies, search.cache, accepted, sketches.lengths, ranks)
+    if all_stay and ranks.any():
+        _look_below(copies, search.cache, accepted, sketches, ranks, kept, similarities)
     return Near(_roots(search.related), kept, similarities, search.proofs)
 
 
@@ -304,12 +313,12 @@ def _evidence(pairs: list[list[int]], cache: Cache, sketches: Sketches, members:
 
 
 def _choose(
-    copies: np.ndarray, cache: Cache, accepted: set[tuple[int, int]], lengths: np.ndarray
+    copies: np.ndarray, cache: Cache, accepted: set[tuple[int, int]], lengths: np.ndarray, ranks: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Who stands for whom: in each group the longest, then those too unlike it in the same way."""
+    """Who stands for whom: in each group the longest of the lowest rank, then those too unlike it in the same way."""
     kept, similarities = np.arange(len(copies)), np.ones(len(copies), np.float32)
     grouped = np.flatnonzero(np.bincount(copies, minlength=len(copies))[copies] > 1)
-    grouped = grouped[np.lexsort((grouped, -lengths[grouped], copies[grouped]))]
+    grouped = grouped[np.lexsort((grouped, -lengths[grouped], ranks[grouped], copies[grouped]))]
     borders = np.flatnonzero(np.diff(copies[grouped], prepend=-1, append=-1)) if len(grouped) else np.empty(0, np.int64)
     for start, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
         left = grouped[start:end].tolist()
@@ -325,6 +334,26 @@ def _choose(
                 else:
                     left.append(one)
     return kept, similarities
+
+
+def _look_below(
+    copies: np.ndarray, cache: Cache, accepted: set[tuple[int, int]], sketches: Sketches, ranks: np.ndarray,
+    kept: np.ndarray, similarities: np.ndarray,
+) -> None:  # fmt: skip
+    """Let records of a lower rank that stay stand for their copies, where none does yet."""
+    grouped = np.flatnonzero(np.bincount(copies, minlength=len(copies))[copies] > 1)
+    grouped = grouped[np.lexsort((grouped, ranks[grouped], copies[grouped]))]
+    for group in np.split(grouped, np.flatnonzero(np.diff(copies[grouped])) + 1):
+        for one in group[ranks[group] > 0].tolist():
+            if ranks[kept[one]] < ranks[one]:
+                continue
+            below = group[(ranks[group] < ranks[one]) & (ranks[kept[group]] == ranks[group])]
+            likely = estimates(sketches, np.full(len(below), one), below) >= LOOSE_ESTIMATE
+            for other, worth in zip(below.tolist(), likely.tolist(), strict=True):
+                pair = cache[one], cache[other]
+                if (min(one, other), max(one, other)) in accepted or (worth and is_copy(*pair)):
+                    kept[one], similarities[one] = other, likeness(*pair)
+                    break
 
 
 class Cache:

@@ -31,7 +31,7 @@ from ownchat.clean.contradictions import TAG as CONTRADICTORY
 from ownchat.clean.contradictions import Found, find_contradictions, settle
 from ownchat.clean.decontaminate import Examination, contaminated, read_examination
 from ownchat.clean.given import RULE as ELSEWHERE
-from ownchat.clean.given import copies_across, deal_given, first_of_training, given_splits
+from ownchat.clean.given import copies_across, deal_given, first_of_training, given_splits, ranks_of
 from ownchat.clean.leaks import count_leaks
 from ownchat.clean.mentions import MentionCounts
 from ownchat.clean.near import Near, find_near
@@ -51,7 +51,7 @@ from ownchat.monitor.progress import progress
 
 SECTIONS = ("clean",)
 WORK, KEY = ".work", "key"
-_NEAR = "near.npz"
+_NEAR, _NEAR_GIVEN = "near.npz", "near-given.npz"
 _EXAMPLES = 5  # near duplicates that the report shows beside what was kept
 
 
@@ -204,7 +204,7 @@ def _plan(
     copy_of[clear] = clear[first_copies(hashes.content[clear], order)]
     first = np.sort(clear[copy_of[clear] == clear])
     # Of preferences it matters which answer was chosen: only equal ones are dropped.
-    near = _near(sketches, first, ~hashes.is_preference, work, order)
+    near = _near(sketches, first, ~hashes.is_preference, work, order, given, all_stay=not config.near_duplicates)
     if config.exact_duplicates:
         lost |= {i: ("exact duplicate", ids[copy_of[i]].decode(), "") for i in clear[copy_of[clear] != clear].tolist()}
     # Who contradicts another one is no copy of it, however alike they are.
@@ -214,17 +214,15 @@ def _plan(
     contradicted, tagged = settle(opposed, ids, drop=config.contradictions == "drop")
     lost |= contradicted
     apart = {(pair.first, pair.second) for pair in opposed.pairs}
-    copies = copies_across(given, near.kept[copy_of])
-    for index in np.flatnonzero(copies.gone).tolist():
-        best = int(copies.stays[index])
-        if index not in contradicted and (min(index, best), max(index, best)) not in apart:
+    for index, best in copies_across(given, copy_of, near.kept, lost, apart).items():
+        if index not in contradicted:
             detail = f"given as {SPLITS[given[index]]}; its copy is in {SPLITS[given[best]]}"
             lost[index] = (ELSEWHERE, ids[best].decode(), detail)
     examples: list[dict[str, Any]] = []
     if config.near_duplicates:
         for index in np.flatnonzero(near.kept != everyone).tolist():
-            best, detail = int(copies.stays[index]), f"Jaccard similarity {near.similarity[index]:.2f}"
-            if best == index or index in lost or best in contradicted or (min(index, best), max(index, best)) in apart:
+            best, detail = int(near.kept[index]), f"Jaccard similarity {near.similarity[index]:.2f}"
+            if index in lost or best in contradicted or (min(index, best), max(index, best)) in apart:
                 continue
             lost[index] = ("near duplicate", ids[best].decode(), detail)
             if len(examples) < _EXAMPLES:
@@ -280,12 +278,16 @@ def _found(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     return rows, runs
 
 
-def _near(sketches: Sketches, members: np.ndarray, can_go: np.ndarray, work: Path, order: Order) -> Near:
+def _near(
+    sketches: Sketches, members: np.ndarray, can_go: np.ndarray, work: Path, order: Order, given: np.ndarray,
+    *, all_stay: bool,
+) -> Near:  # fmt: skip
     """The search for near duplicates, which a killed run need not repeat."""
-    if not (work / _NEAR).exists():
-        with artifacts.replacing(work / _NEAR) as aside:
-            find_near(sketches, members, can_go, order).save(aside)
-    return Near.load(work / _NEAR)
+    path = work / (_NEAR_GIVEN if given.any() else _NEAR)
+    if not path.exists():
+        with artifacts.replacing(path) as aside:
+            find_near(sketches, members, can_go, order, ranks_of(given), all_stay=all_stay).save(aside)
+    return Near.load(path)
 
 
 def _leaks(plan: _Plan, hashes: Signatures, sketches: Sketches) -> dict[str, Any]:

@@ -181,6 +181,10 @@ def train(
 
         place: dict[str, Any] = {"on": on, "name": name, "config": settings, "origins": origins, "say": typer.echo}
         place["allow_http"] = allow_http
+        if force:
+            raise ConfigError(
+                "a service begins anew by itself where that is needed", where="--force", fix="leave it out"
+            )
         if cancel:
             hosted.cancel(source, **place)
             return

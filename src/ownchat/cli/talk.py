@@ -69,7 +69,8 @@ def chat(
         if compare:
             fix = f"ask its base in another window: ownchat chat --model {shlex.quote(job['url'] + '#' + job['base'])}"
             raise ConfigError(f"both models are at {job['host']}", where="--compare", fix=fix)
-        system = settings.data.system if system is None else system
+        if system is None and (kept is None or kept.system is None):
+            system = settings.data.system
         path, model = None, f"{job['url']}#{job['tuned']}"
     talk(
         path, model=model, config=settings, compare=compare, prompt=prompt, system=system, kept=kept, look_up=look_up,

@@ -51,7 +51,10 @@ def measure_answers(
     not answer counts for neither. ``names``: of :func:`~ownchat.evaluate.labels.label_names`.
     """
     asked, notes = asked_of(records, settings.answers)
-    prompts = [item["messages"][:-1] for item in asked]
+    prompts = [  # without speakers' names, as in what was trained on
+        [{key: value for key, value in turn.items() if key != "name"} for turn in item["messages"][:-1]]
+        for item in asked
+    ]
     pairs = list(zip(asked, base(prompts), tuned(prompts), strict=True))
     both = [(item, first.text, second.text) for item, first, second in pairs if not (first.error or second.error)]
     notes += _unanswered([one for _, *answers in pairs for one in answers], len(asked), len(both))

@@ -311,5 +311,10 @@ def _use_it(report: Mapping[str, Any], name: str, moved: str) -> dict[str, str]:
     if held_out.get("from_nothing") and "sft" not in report["training"].get("phases", {}):  # it goes on with a text
         return _found("Use it.", f"ownchat export {name}", "it learned, and no rule found something to mend")
     passed = (report.get("gates") or {}).get("passed")
-    why = "training helped" + (", every requirement is met" if passed else "") + ", and no rule found something to mend"
-    return _found("Use it.", f"ownchat chat {name}", why)
+    why = "training helped" + (", every requirement is met" if passed else "")
+    checks = (report.get("care") or {}).get("checks", [])
+    if warnings := [finding for check in checks for finding in check["findings"] if finding["level"] == "warning"]:
+        count = "a warning stands" if len(warnings) == 1 else f"{len(warnings)} warnings stand"
+        return _found("Try it, and read the warnings before others use it.", f"ownchat chat {name}",
+                      f"{why}, and {count} under “Is it safe to show?”")  # fmt: skip
+    return _found("Use it.", f"ownchat chat {name}", f"{why}, and no rule found something to mend")

@@ -1,8 +1,9 @@
 """GGUF files for llama.cpp, made when they are first needed and kept under ``cache/gguf`` of ownchat's home.
 
 One file for a base, one beside it for each LoRA adapter. The name says which model, where it lay and in which state, so
-a model that was trained again gets a new file and the old one goes. Only files that were written here are opened, and
-only while their SHA-256 is the one that was noted then: llama.cpp's parser is not for strangers' files.
+a model that was trained again gets a new file and the old one goes, as do those of models that are gone. Only files
+that were written here are opened, and only while their SHA-256 is the one that was noted then: llama.cpp's parser is
+not for strangers' files.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def model_file(model: Path, tokenizer: Path | None = None) -> Path:
             from ownchat.generate.exports.weights import Weights
 
             kind: GgufType = GRID if on_grid(Weights(model)) else "f16"
-            with _writing(target):
+            with _writing(target, model):
                 gguf_file.write_gguf(model, target, kind, tokenizer=tokenizer)
     return target
 
@@ -62,7 +63,7 @@ def adapter_file(adapter: Path, base: Path) -> Path:
             from ownchat.generate.exports.adapter import write_adapter
             from ownchat.generate.exports.weights import Weights
 
-            with _writing(target):
+            with _writing(target, adapter):
                 write_adapter(adapter, Weights(base), target)
     return target
 
@@ -164,13 +165,27 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Note what was written, last; without the note a file is not used."""
+def _writing(target: Path, source: Path) -> Iterator[None]:
+    """Note what was written, last; without the note a file is not used. Those of models that are gone go."""
+    _sweep(target.parent)
     note = target.with_name(target.name + ".json")
     note.unlink(missing_ok=True)
     target.unlink(missing_ok=True)
     yield
-    artifacts.write_json(note, {"sha256": artifacts.fingerprint(target), "bytes": target.stat().st_size})
+    written = {"sha256": artifacts.fingerprint(target), "bytes": target.stat().st_size}
+    artifacts.write_json(note, written | {"source": str(source.resolve())})
+
+
+def _sweep(folder: Path) -> None:
+    """Remove files whose model is no longer there, such as an older checkpoint of a training."""
+    for note in folder.glob("*.gguf.json"):
+        try:
+            source = json.loads(note.read_text(encoding="utf-8"))["source"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # half written, or of a version that did not note it
+        if not Path(source).is_dir():
+            note.with_name(note.name.removesuffix(".json")).unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
 
 
 def _is_whole(target: Path) -> bool:

@@ -6,6 +6,8 @@ never among them, its questions are sent when the result is scored.
 
 from __future__ import annotations
 
+import glob
+import re
 import secrets
 import sys
 import time
@@ -18,7 +20,7 @@ from ownchat.artifacts import HOSTED, TRAIN, owner_only
 from ownchat.clean.recipe import check_settings
 from ownchat.config import Config, Origins, load_config, to_yaml, with_derived
 from ownchat.data.remote import Source, existing
-from ownchat.errors import ConfigError, Interrupted, RunError
+from ownchat.errors import ConfigError, Interrupted, RunError, printable
 from ownchat.evaluate import gates, judge
 from ownchat.evaluate.cost import metered
 from ownchat.evaluate.recommendation import train_command
@@ -26,9 +28,9 @@ from ownchat.generate.policy import Policy
 from ownchat.pipeline import hosted_plan, hosted_scores
 from ownchat.pipeline.first_stages import Say, cleaned, imported
 from ownchat.pipeline.hosted_data import Part, Prepared, prepare
-from ownchat.pipeline.hosted_job import PARTS, PATIENCE_SECONDS, Job
+from ownchat.pipeline.hosted_job import PARTS, PATIENCE_SECONDS, Job, facts
 from ownchat.pipeline.hosted_service import OVER, Service, host_of, parse_service
-from ownchat.pipeline.run import REQUEST, Outcome, run_for
+from ownchat.pipeline.run import REQUEST, Outcome, refuse_other_request, run_for
 from ownchat.pipeline.settings import keep_evaluation
 from ownchat.pipeline.system_prompt import keep_prompt, with_prompt
 
@@ -63,6 +65,7 @@ def train(
     run, key, url, base, config, origins, source = _request(source, on, name, config, origins, allow_http)
     folder = run / TRAIN / HOSTED
     with artifacts.locked(run), metered(run):
+        refuse_other_request(run, key, config, force=False)  # a training here that was interrupted
         artifacts.write_json(run / REQUEST, {"source": str(_place(source)), "key": key})
         if note := keep_prompt(config, run):
             say(f"           {note}")
@@ -109,8 +112,8 @@ def cancel(
     origins: Origins | None = None, allow_http: bool = False, say: Say = print,
 ) -> None:  # fmt: skip
     """End the job of this source and these settings. Raises :class:`~ownchat.errors.UserError` where there is none."""
-    run, _, url, _, _, _, _ = _request(source, on, name, config, origins, allow_http)
-    state = artifacts.hosted_job(run) or {}
+    run, _, url, base, _, _, _ = _request(source, on, name, config, origins, allow_http)
+    run, state = _open_job(run, url, base)
     if "id" not in state:
         raise RunError(f"it has no job at {host_of(url)}", where=run.name, fix="ownchat runs shows what there is")
     if state["status"] in OVER:
@@ -123,7 +126,7 @@ def cancel(
     if not artifacts.is_locked(run):  # else whoever follows it sees it
         with artifacts.locked(run):
             job = Job(run, service, say)
-            job.keep(status=found.status)
+            job.keep(**facts(found))
     say(f"the job {state['id']} at {service.host}: {found.status}; its files stay there until you delete them there")
 
 
@@ -149,6 +152,21 @@ def _request(
     return run, key, url, base, config, origins, source
 
 
+def _open_job(run: Path, url: str, base: str) -> tuple[Path, dict[str, Any]]:
+    """The run whose job is to end: this one, or, where the source has changed since, one of the same name with a job
+    there that is not over."""
+    state = artifacts.hosted_job(run) or {}
+    if "id" in state and state["status"] not in OVER:
+        return run, state
+    first = re.sub(r"-\d+$", "", run.name)
+    for other in sorted(run.parent.glob(f"{glob.escape(first)}*")):
+        if re.fullmatch(re.escape(first) + r"(-\d+)?", other.name) and (found := artifacts.hosted_job(other)):
+            same = found.get("url") == url and found.get("base") == base
+            if same and "id" in found and found["status"] not in OVER:
+                return other, found
+    return run, state
+
+
 def _place(source: Source) -> Source:
     return source.resolve() if isinstance(source, Path) else source
 
@@ -171,6 +189,7 @@ def _begin(job: Job, wanted: hosted_plan.Request, prepared: Prepared, say: Say) 
     """The first request to the service: does it know the model and the key?"""
     try:
         if (ends := job.service.ending(wanted.base)) is not None:
+            ends = printable(ends)
             say(f"   hosted  {job.service.host} ends {wanted.base} on {ends}, and with it what is tuned from it")
         state: dict[str, Any] = {
             "url": wanted.url,

@@ -19,7 +19,7 @@ from typing import Any
 from ownchat import artifacts
 from ownchat.artifacts import HOSTED, JOB, TRAIN, read_json, write_json
 from ownchat.errors import Interrupted, RunError, UserError, printable
-from ownchat.generate.openai import Busy, Failed
+from ownchat.generate.openai import Busy, Failed, Unusable
 from ownchat.monitor.events import JsonLines, read_lines
 from ownchat.monitor.progress import progress
 from ownchat.pipeline.first_stages import Say
@@ -80,7 +80,7 @@ class Job:
                 self.say(f"   hosted  {wanted['file']} sent ({id})")
         if "id" not in self.state:
             job = self._made()
-            self.keep(id=job.id, status=job.status)
+            self.keep(id=job.id, **facts(job))  # one that is found again may be over
             self.say(f"   hosted  job {job.id} at {self.service.host}")
 
     def _keep_part(self, part: str) -> Keep:
@@ -103,6 +103,11 @@ class Job:
             if found is None:
                 raise
             return found
+        except Unusable:
+            raise
+        except UserError as error:  # refused for what it asks: the next one begins anew, with the files that are there
+            self.keep(status="failed", error={"message": error.what})
+            raise
 
     # ---------------------------------------------------------------------------------------------- following
 
@@ -116,7 +121,7 @@ class Job:
                 self._look_until_over()
             except (KeyboardInterrupt, Interrupted) as error:
                 raise Interrupted(f"{goes_on}\nTo follow it: {again}\nTo end it: {again} --cancel") from error
-            except (Busy, Failed) as error:
+            except UserError as error:
                 raise UserError(f"{error.what}; {goes_on}", where=error.where, fix=f"follow it: {again}") from error
         if self.state["status"] != "succeeded":
             raise self._ended_in_vain(again)
@@ -154,7 +159,7 @@ class Job:
                         advance(0)
                         self.say(f"   hosted  {printable(row['message'])[:MOST_WORDS]}")
                 if job.status != self.state["status"]:
-                    self.keep(**_facts(job))
+                    self.keep(**facts(job))
                 if job.status in OVER:
                     return
                 if job.status == "paused" and wait >= LONGEST_LOOK:
@@ -167,7 +172,10 @@ class Job:
         if self.state["status"] == "cancelled":
             return UserError(f"the job {id} was cancelled", where=host, fix=f"begin a new one: {again}")
         error = self.state.get("error") or {}
-        told = ": ".join(str(error[name]) for name in ("code", "message") if error.get(name)) or "it gives no reason"
+        told = (
+            ": ".join(printable(str(error[name])) for name in ("code", "message") if error.get(name))
+            or "it gives no reason"
+        )
         place = f" ({error['param']})" if error.get("param") else ""
         fix = f"mend what it says, and run the same command again; what was sent is in {self.folder}"
         return UserError(f"the job {id} failed: {told}{place}", where=host, fix=fix)
@@ -249,7 +257,7 @@ def _event(event: Any) -> dict[str, Any]:
             "level": event.level, "message": str(event.message), "data": data}  # fmt: skip
 
 
-def _facts(job: Any) -> dict[str, Any]:
+def facts(job: Any) -> dict[str, Any]:
     """What is kept of a job."""
     method = getattr(job, "method", None)
     of_method = getattr(method, getattr(method, "type", ""), None)

@@ -89,10 +89,11 @@ def lines(run: Path, wanted: Request, prepared: Prepared, config: Config, price:
     rows.append(("examples", f"{training.examples:,} to learn from{of_valid} ({size:,.1f} MB)"))
     rows += [("not sent", f"{counted(n, 'row')}: {why}") for why, n in sorted(prepared.left_out.items())]
     rows.append(("tokens", f"about {prepared.tokens:,} to learn from ({prepared.counted})"))
+    rows += [("name", f"{wanted.body['suffix']}, a part of the model's")] if "suffix" in wanted.body else []
     rows.append(("epochs", "the service chooses (--epochs sets them)" if wanted.epochs is None else str(wanted.epochs)))
     rows.append(("cost", _cost(prepared.tokens, wanted.epochs, price)))
     asked = config.evaluate.answers
-    scored = f"up to {asked} questions of the test split, asked of the base and of the tuned model; not learned"
+    scored = f"up to {asked} conversations of the test split, asked of base and tuned model without their last reply"
     rows.append(("to score", scored if asked else "nothing: evaluate.answers is 0"))
     rows += [("cleaned", line) for line in _cleaned(run)]
     rows.append(("look at", str(training.path)))

@@ -69,13 +69,19 @@ def _answers(run: Path, job: dict[str, Any], model: str, title: str, config: Con
                 found = answer_all(engine, prompts, max_tokens=most, progress=advance, arrived=arrived)
         finally:
             engine.close()
+        return found
+
+    # As the ladder names them, so that it asks nothing again.
+    asked = remembered(ask, run / REPORT / LADDER_ANSWERS, f"{job['url']}#{model} {most}")
+
+    def answer(prompts: Sequence[Sequence[dict[str, Any]]]) -> list[Answered]:
+        found = asked(prompts)
         if found and all(one.error is not None for one in found):
             what = f"{title} ({model}) does not answer: {found[0].error}"
             raise UserError(what, where=job["host"], fix=f"run the same command again; {UNUSUAL}")
         return found
 
-    # As the ladder names them, so that it asks nothing again.
-    return remembered(ask, run / REPORT / LADDER_ANSWERS, f"{job['url']}#{model} {most}")
+    return answer
 
 
 def trained(run: Path, job: dict[str, Any]) -> Report:

@@ -79,14 +79,15 @@ class Service:
     same may succeed later."""
 
     def __init__(self, url: str, *, retries: int = RETRIES) -> None:
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
         self.url, self.host = url, host_of(url)
         key = os.environ.get(KEY)
         if not key and not is_loopback(self.host):
             raise UserError("there is no key for this service", where=self.host, fix=f"set {KEY}")
+        http = DefaultHttpxClient(follow_redirects=False, timeout=TIMEOUT_SECONDS)  # it goes to this host and no other
         self._client: Any = OpenAI(
-            base_url=url, api_key=key or "none", max_retries=retries, timeout=TIMEOUT_SECONDS
+            base_url=url, api_key=key or "none", max_retries=retries, timeout=TIMEOUT_SECONDS, http_client=http
         )  # fmt: skip
 
     def close(self) -> None:
@@ -127,7 +128,8 @@ class Service:
             if file.stat().st_size > WHOLE_BYTES:
                 return self._in_parts(file, name, known | {"begun": True}, keep)
             with open(file, "rb") as content:
-                sending = self._client.with_options(timeout=UPLOAD_SECONDS).files
+                # Sent again by the SDK, it could lie there twice; the same command looks for it first.
+                sending = self._client.with_options(timeout=UPLOAD_SECONDS, max_retries=0).files
                 return str(sending.create(file=(name, content), purpose="fine-tune").id)
         except Exception as error:
             raise self.explained(error, "its files") from error

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,11 @@ class Catalogue:
         """All of them, the starter first where it is on this machine."""
         found = [self._base(directory) for directory in self._bases()]
         found.sort(key=lambda entry: (entry.id != STARTER, entry.id))
-        names = self._names()
+        coming, names = self._coming(), self._names()  # in this order: what is done in between is in both
         for run in self._runs():
             if (entry := self._run(run, names)) is not None:
                 found += [entry, *self._checkpoints(run, entry)]
-        for run, name in self._unfinished():
+        for run, name in self._unfinished(coming):
             found += self._early_checkpoints(run, name)
         found += [self._upstream(name) for name in sorted(self._upstreams)]
         seen: set[str] = set()  # the first of a name is served
@@ -87,11 +88,11 @@ class Catalogue:
 
     def find(self, id: str) -> Entry:
         """The model of that name; raises :class:`UnknownModel` with the nearest one."""
-        name = id.partition(":ckpt-step-")[0]
+        name, is_checkpoint, _ = id.partition(":ckpt-step-")
         for directory in self._bases():
             if (STARTER if directory.name == STARTER_NAME else directory.name) == id:
                 return self._base(directory)
-        names = self._names()
+        coming, names = self._coming() if is_checkpoint else {}, self._names()
         for run in self._runs():
             if names.get(run.name, run.name) != name or (entry := self._run(run, names)) is None:
                 continue
@@ -100,7 +101,7 @@ class Catalogue:
             for checkpoint in self._checkpoints(run, entry):
                 if checkpoint.id == id:
                     return checkpoint
-        for run, called in self._unfinished():
+        for run, called in self._unfinished(coming):
             for checkpoint in self._early_checkpoints(run, called) if called == name else ():
                 if checkpoint.id == id:
                     return checkpoint
@@ -138,8 +139,7 @@ class Catalogue:
             if finished_model(run) is not None:
                 yield run
 
-    def _unfinished(self) -> Iterator[tuple[Path, str]]:
-        coming = self._coming()
+    def _unfinished(self, coming: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
         for run in _directories(self.home / "runs") if coming else ():
             if run.name in coming:
                 yield run, coming[run.name]
@@ -213,6 +213,21 @@ class Catalogue:
 
     def _upstream(self, name: str) -> Entry:
         return Entry(name, 0, "upstream", upstream=self._upstreams[name], info={"kind": "upstream"})
+
+
+@contextmanager
+def still_there(entry: Entry) -> Iterator[None]:
+    """Say of a failure that the model's files are gone, where they are."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        located = entry.located
+        if located is None or (located.adapter or located.model).is_dir():
+            raise
+        what = f"{entry.id} was taken away" + (
+            ": of a training the last checkpoints stay, and the best" if entry.info.get("kind") == "checkpoint" else ""
+        )
+        raise UnknownModel(what, fix="GET /v1/models lists what is there") from error
 
 
 def _directories(root: Path) -> Sequence[Path]:

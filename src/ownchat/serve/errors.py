@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from ownchat.errors import UserError, printable
+from ownchat.serve.catalogue import UnknownModel
 
 TYPES = {
     401: "authentication_error",
@@ -72,6 +73,8 @@ def of_exception(error: Exception) -> ApiError:
         return _of_validation(error)
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), code=CODES.get(error.status_code), headers=error.headers)
+    if isinstance(error, UnknownModel):
+        return ApiError(404, f"{error.what}. {error.fix}", param="model", code="model_not_found")
     if isinstance(error, UserError):
         told = f"{error.what}. {error.fix}".strip(" .")
         if error.where and os.sep in error.where:  # a path is for the log; what is told may repeat it

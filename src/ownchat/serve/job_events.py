@@ -68,6 +68,7 @@ class Watch:
             return
         self._told.add(name)
         report = read_json(manifest)["report"]
+        missing = "are not learned" if self._learns_all() else "are left out"  # of either file
         rules: Mapping[str, Any] = report["details"].get("rules", {})
         for fate in ("unreadable", "dropped"):
             for rule, count in sorted(rules.get(f"row {fate}", {}).items()):
@@ -77,7 +78,7 @@ class Watch:
                         "and left out of the validation", "warn", data={"rule": rule, "examples": count},
                     )  # fmt: skip
                     continue
-                yield Event(f"{name}/{fate}/{rule}", f"{count} example(s) are not learned: {rule}", "warn",
+                yield Event(f"{name}/{fate}/{rule}", f"{count} example(s) {missing}: {rule}", "warn",
                             data={"rule": rule, "examples": count})  # fmt: skip
         if name == CLEAN:
             sizes = {split: report["counts"].get(split, 0) for split in SPLITS}
@@ -89,6 +90,11 @@ class Watch:
             )  # fmt: skip
             if masked:
                 yield Event(f"{name}/private", f"Private data masked in {masked} place(s)", data={"places": masked})
+
+    def _learns_all(self) -> bool:
+        """Whether it has no validation file, by what the import was told."""
+        manifest = self.run / IMPORT / MANIFEST
+        return not (manifest.is_file() and read_json(manifest)["config"]["data"]["map"])
 
     def _new(self, path: Path) -> list[dict[str, Any]]:
         """Whole lines that were not read yet; a file that was cut (a resumed training does that) is read again."""

@@ -23,7 +23,7 @@ from ownchat.errors import UserError
 from ownchat.generate.backend import NoRoom, Parts, open_engine, parts_of
 from ownchat.generate.engine import BASE, Engine, LocalEngine, Message
 from ownchat.generate.gguf_cache import state_of
-from ownchat.serve.catalogue import Catalogue, Entry
+from ownchat.serve.catalogue import Catalogue, Entry, still_there
 from ownchat.serve.settings import Settings, key_variable
 
 CHARACTERS_PER_TOKEN = 3  # of a text for a model elsewhere: few enough that the estimate is rarely too low
@@ -123,16 +123,19 @@ class Pool:
         """The model of ``entry``, loaded; it stays so while the block runs. Blocks while a model loads.
 
         Who waits for others gives up when ``cancel`` is set, and at ``deadline`` (a ``time.monotonic()``; none: after
-        the settings' ``deadline_seconds``). Raises :class:`NotNow` then, and :class:`~ownchat.errors.ModelError` for a
-        model that cannot be loaded or does not fit the memory.
+        the settings' ``deadline_seconds``). Raises :class:`NotNow` then, :class:`~ownchat.serve.catalogue.UnknownModel`
+        for one whose files were taken away meanwhile (a training keeps its last checkpoints only), and
+        :class:`~ownchat.errors.ModelError` for a model that cannot be loaded or does not fit the memory.
         """
         end = time.monotonic() + self._settings.deadline_seconds if deadline is None else deadline
-        parts = _parts(entry)
-        held = self._take(entry, parts, _Patience(cancel, end))
+        with still_there(entry):
+            parts = _parts(entry)
+            held = self._take(entry, parts, _Patience(cancel, end))
         try:
-            loaded = self._loaded(held, entry, parts)
-            if _parts(entry) != parts or _key(entry, parts) != held.key:
-                raise NotNow("the model was replaced just now", where=entry.id, fix="ask again")
+            with still_there(entry):
+                loaded = self._loaded(held, entry, parts)
+                if _parts(entry) != parts or _key(entry, parts) != held.key:
+                    raise NotNow("the model was replaced just now", where=entry.id, fix="ask again")
             yield loaded
         finally:
             with self._changed:

@@ -60,7 +60,15 @@ class Redacting:
             texts = [one.text for one in self._labels.texts([*metadata, *metadata.values()])]
             self._labels.forget()
         keys, values = texts[: len(metadata)], texts[len(metadata) :]
-        return {key[:LONGEST_KEY]: value[:LONGEST_VALUE] for key, value in zip(keys, values, strict=True)}
+        found: dict[str, str] = {}
+        for key, value in zip(keys, values, strict=True):
+            name = key = key[:LONGEST_KEY]
+            number = 1
+            while name in found:  # two that were masked alike stay two
+                number += 1
+                name = f"{key[: LONGEST_KEY - 4]}~{number}"
+            found[name] = value[:LONGEST_VALUE]
+        return found
 
 
 def _copy(value: Any) -> Any:

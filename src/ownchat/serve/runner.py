@@ -240,7 +240,9 @@ class Runner:
             return
         if process is None:
             folder = self._folder(row)
-            source = folder / DATA if row.validation_file else folder / DATA / TRAINING
+            # a job of an older version has a validation file too, and no arguments that hold it out
+            held_out = any(part.startswith("data.map=") for part in row.command["arguments"])
+            source = folder / DATA if held_out else folder / DATA / TRAINING
             process = job_process.start(self._home, source, row.run, row.command["arguments"], folder / LOG)
         self._processes[row.id] = process
         self._watches[row.id] = Watch(run)

@@ -134,7 +134,8 @@ def _check_webhook(url: str) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is none, a name that no server can have
         raise ConfigError("not an address", where="--webhook", fix=fix) from None
     if not good or not url.isascii() or not url.isprintable() or " " in url or parts.fragment or "@" in parts.netloc:
         raise ConfigError("not an address that can be told", where=f"--webhook {parts.hostname or ''}".strip(), fix=fix)

@@ -96,7 +96,7 @@ def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def connect() -> Tracing | None:
     """What sends traces to where the environment says; None: nowhere."""
-    if not any(os.environ.get(name) for name in VARIABLES):
+    if not any(os.environ.get(name) for name in VARIABLES) or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -106,9 +106,10 @@ def connect() -> Tracing | None:
     except ImportError:
         log("no_traces", level=logging.WARNING, message="to send traces: pip install 'ownchat[telemetry]'")
         return None
-    resource = Resource.create({
-        "service.name": os.environ.get("OTEL_SERVICE_NAME") or "ownchat", "service.version": __version__,
-    })  # fmt: skip
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    attributes = {"service.version": __version__}
+    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    if not named:
+        attributes["service.name"] = "ownchat"  # what is given here wins over the environment
+    provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider)

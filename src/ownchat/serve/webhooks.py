@@ -59,7 +59,7 @@ PREFIX = "whsec_"
 SECRET_BYTES = (24, 64)  # as the specification has them
 DAY_SECONDS = 86_400.0
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 7200.0  # seconds after a failure; the pause doubles each time
-ANSWER_SECONDS = 10.0  # for the whole of it, the connection included
+ANSWER_SECONDS = 10.0  # to connect to an address, and then for all that is said
 LOOK_SECONDS = 1.0  # between two looks for what is to be sent
 KNOWN_SECONDS = 3600.0  # between two notes that an address is still wanted
 AT_ONCE = 20  # deliveries of one look
@@ -91,7 +91,8 @@ _deliveries = Table(
 
 def record_in(connection: Connection, job: str, status: str) -> None:
     """As a part of the transaction that gives a job its last status: every receiver is to be told."""
-    receivers = connection.execute(select(_receivers.c.id)).scalars().all()
+    wanted = _receivers.c.seen > time.time() - DAY_SECONDS
+    receivers = connection.execute(select(_receivers.c.id).where(wanted)).scalars().all()
     if not receivers:
         return
     type, now = f"fine_tuning.job.{status}", int(time.time())
@@ -176,10 +177,10 @@ class Webhooks:
 
     def start(self) -> None:
         """Note the addresses, so that jobs that end from now on are told to them, and begin to send."""
+        self._note()
         if not self._urls:
             return
         secret, _ = secret_of(self._home)
-        self._note()
         for receiver, url in self._urls.items():
             arguments = (receiver, url, secret)
             self._threads.append(threading.Thread(target=self._work, args=arguments, name="webhooks", daemon=True))
@@ -191,22 +192,23 @@ class Webhooks:
         self._ending.set()
         for connected in list(self._open.values()):
             _hang_up(connected)
+        end = time.monotonic() + ANSWER_SECONDS + 5
         for thread in self._threads:
-            thread.join(ANSWER_SECONDS + 5)
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _note(self) -> None:
         """These addresses are wanted; those that nobody wants any more, and what was for them, go."""
         now = time.time()
         with self._database.locked() as connection:
+            connection.execute(delete(_receivers).where(_receivers.c.seen < now - DAY_SECONDS))
+            left = select(_receivers.c.id)
+            connection.execute(delete(_deliveries).where(_deliveries.c.receiver.not_in(left)))
             known = set(connection.execute(select(_receivers.c.id)).scalars())
             for id in self._urls:
                 if id in known:
                     connection.execute(update(_receivers).where(_receivers.c.id == id).values(seen=now))
                 else:
                     connection.execute(insert(_receivers).values(id=id, seen=now))
-            connection.execute(delete(_receivers).where(_receivers.c.seen < now - DAY_SECONDS))
-            left = select(_receivers.c.id)
-            connection.execute(delete(_deliveries).where(_deliveries.c.receiver.not_in(left)))
 
     def _work(self, receiver: str, url: str, secret: str) -> None:
         noted = time.monotonic()
@@ -224,7 +226,7 @@ class Webhooks:
             self._ending.wait(LOOK_SECONDS)
 
     def _round(self, receiver: str, url: str, secret: str) -> None:
-        """Send what is due; after a failure the rest waits, too: it would fare no better."""
+        """Send what is due; after a failure the rest waits for the next look: it would fare no better."""
         rows, waiting = self._due(receiver)
         self._metrics.webhooks_waiting(receiver, waiting)
         for row in rows:
@@ -269,36 +271,40 @@ class Webhooks:
     def _send(self, receiver: str, url: str, body: bytes, headers: dict[str, str]) -> str | None:
         """One POST; none, or why it did not arrive. No redirect is followed, no proxy asked, no answer's body read."""
         parts = urlsplit(url)
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(
-                parts.hostname or "", parts.port, timeout=ANSWER_SECONDS, context=ssl.create_default_context()
-            )
-        else:
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)  # "::1" has no port
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {**headers, "content-type": "application/json", "user-agent": f"ownchat/{__version__}"}
         watchdog: threading.Timer | None = None
+        connection: http.client.HTTPConnection | None = None
         try:
-            connection.connect()
+            of_scheme = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+            connection = of_scheme(host, port, timeout=ANSWER_SECONDS)
+            http.client.HTTPConnection.connect(connection)  # TCP alone: the watchdog is to see the handshake, too
+            if parts.scheme == "https":
+                connection.sock = ssl.create_default_context().wrap_socket(
+                    connection.sock, server_hostname=host, do_handshake_on_connect=False
+                )
             self._open[receiver] = connection.sock
             if self._ending.is_set():
                 return "the server ends"
             watchdog = threading.Timer(ANSWER_SECONDS, _hang_up, (connection.sock,))  # a head that comes in drops
             watchdog.daemon = True
             watchdog.start()
+            if isinstance(connection.sock, ssl.SSLSocket):
+                connection.sock.do_handshake()
             connection.request("POST", path, body, {**headers, "connection": "close"})
             status = connection.getresponse().status
             return None if 200 <= status < 300 else f"status {status}"
-        except (OSError, http.client.HTTPException) as error:  # its message may hold what the receiver wrote
-            return type(error).__name__
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return type(error).__name__  # its message may hold what the receiver wrote
         finally:
             if watchdog is not None:
                 watchdog.cancel()
             self._open.pop(receiver, None)
-            connection.close()
+            if connection is not None:
+                connection.close()
 
 
 def _hang_up(connected: socket.socket) -> None:
     with suppress(OSError):  # it is over already
-        connected.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)  # that of TLS would first make it a socket without TLS

@@ -10,6 +10,7 @@ header which rows they are. Any number of processes can go on from that: each re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -109,7 +110,7 @@ def _commit(aside: Path, target: Path, state: State, given: list[dict[str, str]]
     artifacts.write_json(aside / "state.json", content | {"seal": _seal(content)})
     for file in [*own, aside / "state.json"]:
         _flush(file)
-    shutil.rmtree(target, ignore_errors=True)
+    _take_away(target)
     os.replace(aside, target)
     _flush(target.parent)
 
@@ -216,9 +217,18 @@ def clear_old(directory: Path, *, best_step: int, last_step: int, steps_per_epoc
     ends = sorted(step for step in paths if step and step % steps_per_epoch == 0)[-KEPT_EPOCH_ENDS:]
     for step, path in paths.items():
         if step not in {best_step, *last, *ends}:
-            shutil.rmtree(path)
+            _take_away(path)
     for torn in directory.glob(".step-*.tmp"):
         shutil.rmtree(torn)
+
+
+def _take_away(path: Path) -> None:
+    """All of a checkpoint at once: a server may have it, and must find it whole or not at all."""
+    hidden = path.with_name(f".{path.name}.old.tmp")
+    shutil.rmtree(hidden, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)  # what stays is removed after the next one is saved
 
 
 def _files(directory: Path) -> list[Path]:
