@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from openai_server import OpenAIServer
@@ -124,6 +125,29 @@ def test_errors_say_what_and_where(server: OpenAIServer, status: int | str, kind
     with pytest.raises(kind, match=words) as error:
         OpenAIEngine(server.url, "small", retries=0).complete(Request(messages=HELLO))
     assert error.value.where == server.url and error.value.fix and "parcel" not in str(error.value)
+
+
+def test_a_server_that_sends_elsewhere_is_not_followed(server: OpenAIServer) -> None:
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(308)
+            self.send_header("Location", f"{server.url}/chat/completions")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        engine = OpenAIEngine(f"http://127.0.0.1:{other.server_port}/v1", "small", retries=0)
+        for answer in (engine.complete, lambda request: list(engine.stream(request))):
+            with pytest.raises(UserError, match="sends elsewhere, which is not followed"):
+                answer(Request(messages=HELLO))
+        engine.close()
+        other.shutdown()
+    assert not server.requests
 
 
 def test_a_prompt_that_is_too_long_is_told_as_by_every_engine(server: OpenAIServer) -> None:

@@ -19,7 +19,7 @@ import pytest
 from ownchat import artifacts
 from ownchat.config import Config, load_config
 from ownchat.data.records import SCHEMA, ShardWriter, message, record
-from ownchat.errors import ConfigError, DataError, RunError, UserError
+from ownchat.errors import ConfigError, DataError, Interrupted, RunError, UserError
 from ownchat.evaluate import gates, wording
 from ownchat.evaluate.answered import measure_answers
 from ownchat.generate.answering import Answered
@@ -250,6 +250,28 @@ def test_cancelled_from_elsewhere_and_here(gateway: Gateway, client: openai.Open
     assert runs.describe(artifacts.existing_run("ended")).status.startswith("cancelled at ")
     with pytest.raises(RunError, match="is over: cancelled"):
         hosted.cancel(folder, on=place)
+
+
+def test_a_job_whose_answer_was_lost_is_ended_also_from_a_changed_folder(
+    gateway: Gateway, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    folder = written(tmp_path / "lost")
+
+    def killed(line: str) -> None:
+        if "job ftjob-" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="sending was stopped"):
+        begin(gateway, folder, say=killed)
+    run = artifacts.existing_run("lost")
+    path = run / "5-train" / "hosted" / "job.json"
+    state = json.loads(path.read_text())
+    id = state.pop("id")
+    path.write_text(json.dumps(state | {"status": "sending"}))
+    (folder / "faq.csv").write_text("question,answer\nWho?,Nobody but me.\n")
+    hosted.cancel(folder, on=f"{gateway.url}#starter")
+    assert client.fine_tuning.jobs.retrieve(id).status == "cancelled"
+    assert json.loads(path.read_text())["id"] == id
 
 
 # ------------------------------------------------------------------------------------------------------- scores

@@ -201,6 +201,10 @@ def test_stored_answers_come_as_rows(serving: Callable[..., Any], tmp_path: Path
         handle.truncate(path.stat().st_size - 5)  # as a process leaves it that is killed
     exported = migrate(tmp_path / "mine", url=gateway.url, completions=True).completions
     assert exported is not None and (exported.written, exported.there) == (0, 3)
+    kept = path.read_text().splitlines()[1]
+    path.write_text(kept)  # as an editor leaves it: rows deleted, no line end
+    exported = migrate(tmp_path / "mine", url=gateway.url, completions=True).completions
+    assert exported is not None and exported.written == 0 and path.read_text() == kept + "\n"
     looked = CliRunner().invoke(app, ["import", str(path.parent), "--preview", "--json"])
     assert looked.exit_code == 0, looked.exception
 
@@ -218,6 +222,7 @@ class Service(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.cut: list[int] = []
         self.ranges = True
+        self.short = 0  # answers that are half a file and say nothing of it
         self.endless = False
         self.answer: tuple[int, bytes, str] | None = None  # to everything
         self.asked: list[tuple[str, str | None]] = []
@@ -261,6 +266,9 @@ class _Handler(BaseHTTPRequestHandler):
             )
 
     def _content(self, content: bytes) -> None:
+        if self.server.short:
+            self.server.short -= 1
+            content = content[: len(content) // 2]
         start = int(str(self.headers["Range"])[6:-1]) if self.headers["Range"] and self.server.ranges else 0
         rest = content[start:]
         self.send_response(206 if start else 200)
@@ -344,6 +352,15 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
     monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda _: type("", (), {"free": 5}))
     with pytest.raises(UserError, match="GB are needed"):
         migrate(tmp_path / "other", url=service.url)
+
+
+def test_a_file_that_is_shorter_than_told_is_not_taken_for_whole(service: Service, tmp_path: Path) -> None:
+    service.jobs, service.files["file-a"] = [job("ftjob-1")], lines(20)
+    service.short = 1
+    done = migrate(tmp_path, url=service.url)
+    assert done.unfinished == 1 and not list(tmp_path.rglob("training.jsonl"))
+    assert migrate(tmp_path, url=service.url).fetched == 1
+    assert (tmp_path / done.jobs[0].job.folder / "data" / "training.jsonl").read_bytes() == lines(20)
 
 
 HOSTILE = ["../../../etc/cron.d/x", "/etc/passwd", "..", "a/b", "a\x00b", "\n# x: y", "💥" * 50, "x" * 5000, "a:b\\c"]

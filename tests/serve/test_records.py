@@ -16,6 +16,7 @@ from sqlalchemy import text, update
 
 from ownchat.serve import logs
 from ownchat.serve.exporting import export
+from ownchat.serve.redacting import Redacting
 
 if TYPE_CHECKING:
     from conftest import Gateway
@@ -263,3 +264,9 @@ def test_a_record_of_a_call_keeps_it(gateway: Gateway, client: OpenAI) -> None:
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     changed = replace(record, answer={**record.answer, "choices": [{"message": message}]})
     assert answered(changed) == {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+def test_labels_that_are_masked_and_cut_alike_stay_two() -> None:
+    found = Redacting().labels({f"{'so ' * 17}to a@b.de {one}": one for one in ("1", "2")})
+    assert list(found.values()) == ["1", "2"] and all(len(key) <= 64 and "@" not in key for key in found)
+    assert any(key.endswith("~2") for key in found)

@@ -28,7 +28,7 @@ class Connection:
         from openai import DefaultHttpxClient
 
         self.left = Event()
-        self.client: Any = DefaultHttpxClient(event_hooks={"request": [self._before]})
+        self.client: Any = DefaultHttpxClient(follow_redirects=False, event_hooks={"request": [self._before]})
         self._streams: list[Any] = []
 
     def hang_up(self) -> None:

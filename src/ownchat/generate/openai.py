@@ -87,15 +87,15 @@ class OpenAIEngine:
         self, url: str, model: str | None = None, *, timeout_seconds: float = 120.0, retries: int = 4,
         key_variable: str = "OPENAI_API_KEY",
     ) -> None:  # fmt: skip
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
         self.url, named = parse_model(url)
         self._model, self._timeout, self._retries = model or named, timeout_seconds, retries
-        self._key_variable, key = (
-            key_variable,
-            os.environ.get(key_variable) or "none",
-        )  # local ones want none, it does
-        self._client = OpenAI(base_url=self.url, api_key=key, timeout=timeout_seconds, max_retries=retries)
+        self._key_variable, key = key_variable, os.environ.get(key_variable) or "none"  # the SDK wants one
+        http = DefaultHttpxClient(follow_redirects=False, timeout=timeout_seconds)  # what is asked goes nowhere else
+        self._client = OpenAI(
+            base_url=self.url, api_key=key, timeout=timeout_seconds, max_retries=retries, http_client=http
+        )  # fmt: skip
         self._refused: set[str] = set()
         self._lock = Lock()
 
@@ -350,8 +350,9 @@ class OpenAIEngine:
             if error.status_code in (400, 413) and "context" in words:
                 return UserError("the prompt is longer than the model's context", where="prompt", fix="shorten it")
             told = f": {_words(error)}" if error.status_code in (400, 422) else ""
-            fix = "look at the server's own log"
-            what = f"the server answers with error {error.status_code}{told}"
+            elsewhere = " (it sends elsewhere, which is not followed)" if 300 <= error.status_code < 400 else ""
+            fix = self._address() if elsewhere else "look at the server's own log"
+            what = f"the server answers with error {error.status_code}{told}{elsewhere}"
             failed = error.status_code >= 500 or error.status_code in (408, 409)
             return (Failed if failed else UserError)(what, where=where, fix=fix)
         if type(error) is openai.APIError:  # in a stream: the server says that it failed

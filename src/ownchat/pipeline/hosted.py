@@ -114,19 +114,25 @@ def cancel(
     """End the job of this source and these settings. Raises :class:`~ownchat.errors.UserError` where there is none."""
     run, _, url, base, _, _, _ = _request(source, on, name, config, origins, allow_http)
     run, state = _open_job(run, url, base)
-    if "id" not in state:
-        raise RunError(f"it has no job at {host_of(url)}", where=run.name, fix="ownchat runs shows what there is")
-    if state["status"] in OVER:
+    none = RunError(f"it has no job at {host_of(url)}", where=run.name, fix="ownchat runs shows what there is")
+    if not _is_open(state):
+        if "id" not in state:
+            raise none
         raise RunError(f"the job {state['id']} is over: {state['status']}", where=run.name, fix="ownchat runs shows it")
     service = Service(url)
     try:
+        if "id" not in state:  # asked for, and the answer was lost
+            lost = Job(run, service, say).found()
+            if lost is None:
+                raise none
+            state["id"] = lost.id
         found = service.cancel(state["id"])
     finally:
         service.close()
     if not artifacts.is_locked(run):  # else whoever follows it sees it
         with artifacts.locked(run):
             job = Job(run, service, say)
-            job.keep(**facts(found))
+            job.keep(id=state["id"], **facts(found))
     say(f"the job {state['id']} at {service.host}: {found.status}; its files stay there until you delete them there")
 
 
@@ -156,15 +162,20 @@ def _open_job(run: Path, url: str, base: str) -> tuple[Path, dict[str, Any]]:
     """The run whose job is to end: this one, or, where the source has changed since, one of the same name with a job
     there that is not over."""
     state = artifacts.hosted_job(run) or {}
-    if "id" in state and state["status"] not in OVER:
+    if _is_open(state):
         return run, state
     first = re.sub(r"-\d+$", "", run.name)
     for other in sorted(run.parent.glob(f"{glob.escape(first)}*")):
         if re.fullmatch(re.escape(first) + r"(-\d+)?", other.name) and (found := artifacts.hosted_job(other)):
             same = found.get("url") == url and found.get("base") == base
-            if same and "id" in found and found["status"] not in OVER:
+            if same and _is_open(found):
                 return other, found
     return run, state
+
+
+def _is_open(state: dict[str, Any]) -> bool:
+    """Was a job asked for that is not known to be over?"""
+    return bool({"id", "asked"} & state.keys()) and state["status"] not in OVER
 
 
 def _place(source: Source) -> Source:

@@ -86,21 +86,24 @@ class Job:
     def _keep_part(self, part: str) -> Keep:
         return lambda known: self.keep(**{part: known})
 
-    def _made(self) -> Any:
+    def found(self) -> Any | None:
+        """The job that was asked for, where the answer was lost."""
+        return self.service.find_job(self._wanted(), self.state["mark"], self.state["asked"])
+
+    def _wanted(self) -> dict[str, Any]:
         wanted: dict[str, Any] = self.state["request"] | {"training_file": self.state["training"]["id"]}
         if self.state.get("validation"):
             wanted["validation_file"] = self.state["validation"]["id"]
-        mark = self.state["mark"]
-        if "asked" in self.state:  # before, and the answer was lost
-            found = self.service.find_job(wanted, mark, self.state["asked"])
-            if found is not None:
-                return found
+        return wanted
+
+    def _made(self) -> Any:
+        if "asked" in self.state and (found := self.found()) is not None:
+            return found
         self.keep(asked=time.time())
         try:
-            return self.service.create_job(wanted, mark, self.say)
+            return self.service.create_job(self._wanted(), self.state["mark"], self.say)
         except (Failed, Busy):
-            found = self.service.find_job(wanted, mark, self.state["asked"])
-            if found is None:
+            if (found := self.found()) is None:
                 raise
             return found
         except Unusable:
@@ -176,7 +179,7 @@ class Job:
             ": ".join(printable(str(error[name])) for name in ("code", "message") if error.get(name))
             or "it gives no reason"
         )
-        place = f" ({error['param']})" if error.get("param") else ""
+        place = f" ({printable(str(error['param']))})" if error.get("param") else ""
         fix = f"mend what it says, and run the same command again; what was sent is in {self.folder}"
         return UserError(f"the job {id} failed: {told}{place}", where=host, fix=fix)
 

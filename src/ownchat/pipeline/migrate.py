@@ -194,7 +194,7 @@ def _brought(client: Any, id: str, path: Path, done: Migration, note: _Note) -> 
                 shutil.copyfile(source, aside)
             done.there += 1
             return {**entry, "path": relative}
-    fetched = fetch(client, id, path)
+    fetched = fetch(client, id, path, whole=path.parent.name != "results")
     done.fetched += 1
     entry = {"path": relative, "bytes": fetched.num_bytes, "sha256": fetched.sha256}
     if path.parent.name == "results" and (table := decoded(path)) is not None:

@@ -13,6 +13,7 @@ from ownchat.monitor.progress import progress
 from ownchat.pipeline.migrate_download import NO_ENDPOINT, explained
 
 FILE = "completions.jsonl"
+CAME = "completions.ids"  # beside its folder: what came, so that a row deleted here does not come again
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 PAGE = 100
 MOST_MESSAGES = 10_000  # of one conversation
@@ -35,7 +36,8 @@ def export(client: Any, folder: Path) -> Exported:
     Raises :class:`~ownchat.errors.UserError` where they cannot be listed; a service that has none is told.
     """
     done, path = Exported(), folder / FILE
-    known = _known(path)
+    note = folder.parent / CAME
+    known = _known(path, note)
     seen: set[str] = set()
     with progress("stored answers", None) as advance:
         for item in _listed(client, done):
@@ -50,7 +52,8 @@ def export(client: Any, folder: Path) -> Exported:
             rows = list(_rows(client, id, item, done))
             if rows:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _append(path, rows)
+                _append(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                _append(note, json.dumps(id) + "\n")
                 done.written += len(rows)
             advance()
     done.path = str(path) if path.is_file() else None
@@ -121,28 +124,51 @@ def _message(given: Any) -> dict[str, Any] | None:
     return {"role": given["role"], "content": content or "", **more}
 
 
-def _known(path: Path) -> set[str]:
-    """Ids of the rows that are there; half a row at the end, of a process that was killed, is cut off."""
-    if not path.is_file():
+def _known(path: Path, note: Path) -> set[str]:
+    """Ids of what came, by the rows that are there and by the note, which then has all of them."""
+    if not path.is_file():  # all of it was removed: it comes anew
+        note.unlink(missing_ok=True)
         return set()
+    there, came = _there(path), _came(note)
+    if late := sorted(there - came):  # of a process that was killed before it noted them
+        _append(note, "".join(json.dumps(id) + "\n" for id in late))
+    return there | came
+
+
+def _there(path: Path) -> set[str]:
+    """Ids of the rows that are there. Half a row at the end, of a process that was killed, is cut off; a whole one that
+    an editor left without its line end gets it."""
     ids, good = set(), 0
     with open(path, "rb+") as handle:
         for line in handle:
-            if not line.endswith(b"\n"):
-                break
-            good += len(line)
             try:
                 row = json.loads(line)
             except ValueError:  # changed here: not ours to mend
-                continue
+                row = None
+            if not line.endswith(b"\n"):
+                if not isinstance(row, dict):
+                    handle.truncate(good)
+                    break
+                handle.seek(0, os.SEEK_END)
+                handle.write(b"\n")
+            good += len(line)
             if isinstance(row, dict) and isinstance(row.get("id"), str):
                 ids.add(row["id"])
-        handle.truncate(good)
     return ids
 
 
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _came(note: Path) -> set[str]:
+    """Ids of what came before, whether its rows are still there or not."""
+    found = set()
+    for line in note.read_text("utf-8", "replace").splitlines() if note.is_file() else ():
+        try:
+            found.add(str(json.loads(line)))
+        except ValueError:  # half a line, of a process that was killed: its rows say the same
+            continue
+    return found
+
+
+def _append(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as handle:
         handle.write(text.encode("utf-8", "replace"))

@@ -41,8 +41,9 @@ class Fetched:
     sha256: str
 
 
-def fetch(client: Any, id: str, path: Path) -> Fetched:
-    """Bring a file's bytes to ``path``; what broke off before goes on where it was, if the service can.
+def fetch(client: Any, id: str, path: Path, *, whole: bool = True) -> Fetched:
+    """Bring a file's bytes to ``path``; what broke off before goes on where it was, if the service can. ``whole``: it
+    has to be as long as the service says (of a file of results that may be its length before base64).
 
     Raises :class:`Gone`, :class:`BrokeOff`, and :class:`~ownchat.errors.UserError` for a key that is refused.
     """
@@ -83,6 +84,8 @@ def fetch(client: Any, id: str, path: Path) -> Fetched:
     else:
         raise BrokeOff("it broke off")
     fetched = describe(aside)
+    if whole and size and fetched.num_bytes < size:  # what there is stays aside, and goes on another time
+        raise BrokeOff(f"{fetched.num_bytes:,} of {size:,} bytes came")
     os.replace(aside, path)
     return fetched
 
