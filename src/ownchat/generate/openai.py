@@ -93,9 +93,7 @@ class OpenAIEngine:
         self._model, self._timeout, self._retries = model or named, timeout_seconds, retries
         self._key_variable, key = key_variable, os.environ.get(key_variable) or "none"  # the SDK wants one
         http = DefaultHttpxClient(follow_redirects=False, timeout=timeout_seconds)  # what is asked goes nowhere else
-        self._client = OpenAI(
-            base_url=self.url, api_key=key, timeout=timeout_seconds, max_retries=retries, http_client=http
-        )  # fmt: skip
+        self._client = OpenAI(base_url=self.url, api_key=key, max_retries=retries, http_client=http)
         self._refused: set[str] = set()
         self._lock = Lock()
 
