@@ -133,7 +133,7 @@ def test_a_copy_off_the_grid_differs_in_one_weight(benchmark: ModuleType, tiny_m
     assert load_file(tiny_model / "model.safetensors").keys() == before.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_server_under_all_parts(endless_model: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

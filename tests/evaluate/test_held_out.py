@@ -118,7 +118,7 @@ def test_stage_writes_the_report_that_is_a_contract(stages):
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
     assert set(contents["held_out"]) == {
         "base", "tuned", "difference", "improvement", "base_prompt", "base_prompt_losses", "records", "tokens",
-        "groups", "answers", "notes", "preferences", "preferences_only", "from_nothing",
+        "groups", "answers", "notes", "preferences", "preferences_only", "from_nothing", "answers_only",
         "labels", "judge", "embedding", "slices", "extremes", "answer_groups",
     }  # fmt: skip
     assert [check["name"] for check in contents["care"]["checks"]] == list(CHECKS)

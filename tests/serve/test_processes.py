@@ -39,7 +39,7 @@ def test_a_second_server_on_a_home_is_refused(
     assert (home / "server" / "lock").read_text() == str(again.process.pid)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_what_was_accepted_survives_kills(tmp_path: Path) -> None:
     """A few moments of benchmarks/kill_serve.py: files and jobs are there, once, and with the same bits."""

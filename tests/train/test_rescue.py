@@ -210,7 +210,7 @@ def test_a_validation_that_does_not_fit(
 
     config = load_config(sets=[*SETS, "train.block_tokens=500"])[0]
     plain = run(config, inputs, tmp_path / "plain").details
-    real, calls = score.log_probabilities, []
+    real, calls = score.log_probabilities_and_hits, []
 
     def fails_once(*arguments: Any) -> Any:
         calls.append(1)
@@ -218,7 +218,7 @@ def test_a_validation_that_does_not_fit(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return real(*arguments)
 
-    monkeypatch.setattr(score, "log_probabilities", fails_once)
+    monkeypatch.setattr(score, "log_probabilities_and_hits", fails_once)
     facts = run(config, inputs, tmp_path / "rescued").details
     (row,) = rescues(tmp_path / "rescued")
     assert row["part"] == "validate" and row["step"] == 0 and row["block_tokens"] < 250
