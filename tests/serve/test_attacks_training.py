@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 BOUNDARY = "a-boundary"
 
+CASES = itertools.count()
+
 
 def chat(question: Any = "Hi?", answer: Any = "Hello", **more: Any) -> dict[str, Any]:
     said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -82,7 +84,7 @@ def zipped() -> bytes:
         b"\x00" * 1000 + b"\n",
         pickle.dumps({"messages": []}),
     ],
-    ids=lambda _, numbers=itertools.count(): str(next(numbers)),  # not by content: an archive has the time in it
+    ids=lambda _: str(next(CASES)),  # not by content: an archive has the time in it
 )  # fmt: skip
 def test_what_is_no_json_lines_is_refused_at_the_upload(gateway: Gateway, content: bytes) -> None:
     answer = send(gateway, lines() + content)
