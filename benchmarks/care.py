@@ -17,14 +17,13 @@ import argparse
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from quality import ownchat
 
 VARIANTS = {"removed": True, "kept": False}
 DRAWS = 1000
@@ -48,14 +47,8 @@ def train(source: Path, name: str, remove: bool, sets: list[str]) -> dict[str, A
     """One run; returns its report."""
     settings = [f"clean.exact_duplicates={str(remove).lower()}", f"clean.near_duplicates={str(remove).lower()}",
                 "evaluate.care={checks: [memorisation]}", *sets]  # fmt: skip
-    command = [sys.executable, "-m", "ownchat", "train", str(source), "--name", name, "--json"]
-    command += [part for text in settings for part in ("--set", text)]
-    print("$", *command[2:], flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    lines = done.stdout.splitlines()
-    if done.returncode not in (0, 1) or not lines or not lines[-1].startswith("{"):
-        raise SystemExit(f"ownchat train ended with {done.returncode}")
-    return dict(json.loads(lines[-1]))
+    options = [part for text in settings for part in ("--set", text)]
+    return ownchat("train", str(source), "--name", name, *options)
 
 
 def left_over(run: Path, planted: list[Any]) -> np.ndarray:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from quality import ownchat
 
 FIGURES = ("general_loss", "loss", "accuracy", "instructions")
 
@@ -26,14 +26,8 @@ def train(source: Path, share: float, path: str | None, sets: list[str]) -> dict
     """One run; returns its report."""
     replay = {"share": share} | ({} if path is None else {"path": path})
     settings = [f"train.replay={json.dumps(replay if share else {})}", "evaluate.care={checks: [forgetting]}", *sets]
-    command = [sys.executable, "-m", "ownchat", "train", str(source), "--name", f"replay-{share:g}", "--json"]
-    command += [part for text in settings for part in ("--set", text)]
-    print("$", *command[2:], flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    lines = done.stdout.splitlines()
-    if done.returncode not in (0, 1) or not lines or not lines[-1].startswith("{"):
-        raise SystemExit(f"ownchat train ended with {done.returncode}")
-    return dict(json.loads(lines[-1]))
+    options = [part for text in settings for part in ("--set", text)]
+    return ownchat("train", str(source), "--name", f"replay-{share:g}", *options)
 
 
 def row(share: float, report: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
