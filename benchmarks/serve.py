@@ -9,7 +9,7 @@ Run it alone on the machine. Each side is a process as its users start it, with 
 threads; sides answer in turn, each its first round uncounted, and the median of the others counts. Greedy; questions
 differ from round to round, so that no prompt is found in a cache. Parts:
 
-    single    one answer: ownchat serve with 4-bit and float16 weights, generate, the peers' servers
+    single    one answer: ownchat serve with 8-bit and float16 weights, generate, the peers' servers
     gateway   ownchat serve beside its own engine without a gateway, round by round
     streams   eight answers at once against one
     burst     1,000 requests at once: what there is no room for has to be 429
@@ -59,19 +59,20 @@ class Bench:
         shutil.copytree(base, self.model, copy_function=_link)
         (self.model / ".complete").touch()
         self.config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-        self.four_bits = on_grid(Weights(base))
-        self.float16 = off_grid(self.model, self.home / "models" / FLOAT16) if self.four_bits else self.model
+        self.on_grid = on_grid(Weights(base))
+        apart = folder / "home-float16" / "models" / FLOAT16  # two servers do not share a home
+        self.float16 = off_grid(self.model, apart) if self.on_grid else self.model
         self.bias = dict.fromkeys(map(str, _end_ids(base)), -100)
         self.long = ("The ship sails on. " * 220)[: min(4000, self.config.get("max_position_embeddings", 2048) // 2)]
 
     @property
     def kind(self) -> str:
         """Of the weights that the model is served in."""
-        return "4-bit" if self.four_bits else "float16"
+        return "8-bit" if self.on_grid else "float16"
 
     def ownchat(self, slots: int, model: Path | None = None) -> AbstractContextManager[Served]:
-        name = (self.model if model is None else model).name
-        return ownchat(self.folder, self.home, name, self.bias, self.given.threads, slots)
+        model = self.model if model is None else model
+        return ownchat(self.folder, model.parents[1], model.name, self.bias, self.given.threads, slots)
 
     def engine(self, slots: int) -> AbstractContextManager[Any]:
         return worker("engine", self.folder, self.home, model=self.model, threads=self.given.threads, slots=slots)
@@ -139,7 +140,7 @@ def parse() -> argparse.Namespace:
 def measure_single(bench: Bench) -> dict[str, Any]:
     """One answer at a time."""
     sides = {f"ownchat serve, {bench.kind}": bench.ownchat(1)}
-    if bench.four_bits:
+    if bench.on_grid:
         sides["ownchat serve, float16"] = bench.ownchat(1, bench.float16)
     sides |= {name: bench.peer(name, 1) for name in bench.given.peers}
     return compared(sides, bench, (1,))
@@ -255,7 +256,7 @@ def ratios(found: Mapping[str, Any]) -> dict[str, float | bool | None]:
         return None if not one or not other else round(one / other, 2)
 
     told: dict[str, float | bool | None] = {}
-    for kind in ("4-bit", "float16"):
+    for kind in ("8-bit", "float16"):
         for peer in ("generate, float32", "generate, bfloat16", "llama.cpp's server"):
             told[f"{kind} to {peer}"] = over(speed(single, f"ownchat serve, {kind}"), speed(single, peer))
     for side, rows in streams.items():

@@ -76,23 +76,23 @@ def test_ratios_and_tables(benchmark: ModuleType) -> None:
 
     found = {
         "single": {
-            "ownchat serve, 4-bit": row(60.0), "ownchat serve, float16": row(30.0), "generate, bfloat16": row(15.0),
+            "ownchat serve, 8-bit": row(60.0), "ownchat serve, float16": row(30.0), "generate, bfloat16": row(15.0),
             "vLLM": {"failed": "not asked for"},
         },
         "gateway": {"1": {"engine": 50.0, "served": 49.0, "cost": 0.02}},
-        "streams": {"ownchat serve, 4-bit": row(60.0, 150.0)},
+        "streams": {"ownchat serve, 8-bit": row(60.0, 150.0)},
         "vanish": {"stream": {"median": 0.05, "longest": 0.2}},
     }  # fmt: skip
     told = benchmark.ratios(found)
-    assert told["4-bit to generate, bfloat16"] == 4.0 and told["float16 to generate, bfloat16"] == 2.0
-    assert told["4-bit to generate, float32"] is None
-    assert told["8 at once to one: ownchat serve, 4-bit"] == 2.5 and told["gateway's cost, 1 at once"] == 0.02
+    assert told["8-bit to generate, bfloat16"] == 4.0 and told["float16 to generate, bfloat16"] == 2.0
+    assert told["8-bit to generate, float32"] is None
+    assert told["8 at once to one: ownchat serve, 8-bit"] == 2.5 and told["gateway's cost, 1 at once"] == 0.02
     single = benchmark.table("single", found["single"]).splitlines()
-    assert single[2].split() == ["ownchat", "serve,", "4-bit", "1", "at", "once", "60.0", "tokens/s", "1,200", "ms",
+    assert single[2].split() == ["ownchat", "serve,", "8-bit", "1", "at", "once", "60.0", "tokens/s", "1,200", "ms",
                                  "to", "the", "first"]  # fmt: skip
     assert single[-1].endswith("not asked for")
     broken = {"gateway": {"failed": "it ended"}}
-    assert benchmark.ratios(broken)["4-bit to generate, bfloat16"] is None
+    assert benchmark.ratios(broken)["8-bit to generate, bfloat16"] is None
     assert benchmark.table("gateway", broken["gateway"]).endswith("it ended")
     assert "costs 2.0%" in benchmark.table("gateway", found["gateway"])
     assert "at most 0.200 s" in benchmark.table("vanish", found["vanish"])

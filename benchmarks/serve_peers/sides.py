@@ -46,7 +46,7 @@ class Process:
             return line
         self.child.wait(END_SECONDS)
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise Failed((said or [f"ended with {self.child.returncode}"])[-1][:300])
+        raise Failed(" ".join(said[-3:] or [f"ended with {self.child.returncode}"])[:300])
 
     def resident_bytes(self) -> int:
         """Memory that it has now."""

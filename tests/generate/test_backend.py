@@ -199,7 +199,7 @@ def test_a_full_disk_leaves_nothing_behind(tiny_model: Path, home: Path, monkeyp
     assert model_file(tiny_model).is_file()
 
 
-def test_weights_on_the_grid_take_four_bits(tiny_model: Path, tmp_path: Path) -> None:
+def test_weights_on_the_grid_take_eight_bits(tiny_model: Path, tmp_path: Path) -> None:
     assert not on_grid(Weights(tiny_model))
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     with torch.no_grad():
@@ -212,7 +212,7 @@ def test_weights_on_the_grid_take_four_bits(tiny_model: Path, tmp_path: Path) ->
     # transformers and llama.cpp order rows of q and k differently; blocks lie within rows, so the grid stays
     assert on_grid(Weights(directory))
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(model_file(directory)).tensors}
-    assert types["blk.0.ffn_up.weight"] == "Q4_1"
+    assert types["blk.0.ffn_up.weight"] == "Q8_0"
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(model_file(tiny_model)).tensors}
     assert types["blk.0.ffn_up.weight"] == "F16"
 

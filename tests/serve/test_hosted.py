@@ -379,6 +379,25 @@ def test_the_life_of_a_hosted_model(
     assert runs.describe(run).status.startswith("finished at 127.0.0.1")
     said = ownchat("chat", "inbox", "--prompt", "Hello", "--max-tokens", "4")
     assert said.returncode == 0, said.stderr
+    kept = run / "6-report" / "ladder-answers.jsonl"
+    refused = ownchat("ladder", "inbox", "--full")
+    assert refused.returncode == 2 and "on this machine only" in refused.stderr
+    at = f"{gateway.url}#starter"
+    climb = ["ladder", "inbox", "--price-in", "1", "--price-out", "2", "--price-out", f"{at}=4", "--json"]
+    climbed = ownchat(*climb)
+    assert climbed.returncode == 0, climbed.stdout + climbed.stderr
+    assert "prompts are tried at 127.0.0.1" in climbed.stdout and "--budget 96" in climbed.stdout
+    found = json.loads(climbed.stdout.splitlines()[-1])
+    names = [rung["name"] for rung in found["rungs"]]
+    assert names[:2] == ["plain prompt", "system prompt"] and names[-1].startswith("tuned at 127.0.0.1")
+    last = found["rungs"][-1]
+    assert last["score"] == report["held_out"]["tuned"]["chrf"]["value"], "the report's answers, asked once"
+    assert all(rung["answered"] == 4 and rung["cost"] > 0 for rung in found["rungs"])
+    assert found["rungs"][0]["difference"] is None and last["difference"] is not None and last["run"] == "inbox"
+    assert "tuned at 127.0.0.1" in (run / "6-report" / "report.html").read_text()
+    lines = kept.read_text()
+    assert ownchat(*climb).returncode == 0 and kept.read_text() == lines, "nothing is asked twice"
+
     monkeypatch.setenv("OPENAI_API_KEY", gateway.token)
     sets = [*sets, "evaluate.require=[chrf at least 0, loss better]"]
     settings, origins = load_config(run / "config.yaml", sets=sets)
@@ -386,14 +405,13 @@ def test_the_life_of_a_hosted_model(
     assert [check["passed"] for check in measured["checks"]] == [True, False], "what was not measured does not pass"
 
 
-def test_the_ladder_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ladder_waits_for_the_job_and_trains_nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWNCHAT_HOME", str(tmp_path))
     run = tmp_path / "runs" / "mail"
     artifacts.write_json(run / "request.json", {"source": "/data/mail", "key": "x"})
-    artifacts.write_json(run / "5-train" / "hosted" / "job.json", {
-        "url": "https://host/v1", "host": "host", "base": "small", "tuned": "ft:small:x", "status": "succeeded",
-    })  # fmt: skip
-    with pytest.raises(RunError, match="trained at host") as caught:
+    job = {"url": "https://host/v1", "host": "host", "base": "small", "tuned": "ft:small:x", "status": "running"}
+    artifacts.write_json(run / "5-train" / "hosted" / "job.json", job)
+    with pytest.raises(RunError, match="at host is not over: running") as caught:
         ladder.ladder("mail")
-    assert "ownchat train /data/mail" in caught.value.fix and "https://host/v1#ft:small:x" in caught.value.fix
+    assert "ownchat train /data/mail" in caught.value.fix and "--on 'https://host/v1#small'" in caught.value.fix
     assert artifacts.free_run_name("mail") == "mail-2", "a model at a service is not overwritten"

@@ -19,7 +19,10 @@ def ladder(
         typer.Option("--model", help="One behind a URL as well: http://host:8000/v1#name", metavar="URL#NAME"),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Train all weights as well, as NAME-full.")] = False,
-    budget: Annotated[int, typer.Option("--budget", help="Answers to search a prompt with; 0: do not.", min=0)] = 96,
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", help="Answers to search a prompt with; none: 96, at a service 0.", min=0),
+    ] = None,
     price: Annotated[float | None, typer.Option("--price", help="Money for an hour of this machine.", min=0)] = None,
     price_in: Annotated[
         list[str] | None,

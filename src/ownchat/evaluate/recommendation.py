@@ -45,7 +45,7 @@ def recommend(
     again = train_command(run)
     moved = wording.change(held_out)
     # A model from nothing has no base to be prompted, and a ladder needs questions.
-    ladders = not (held_out.get("from_nothing") or held_out.get("answers_only")) and held_out.get("answers") != 0
+    ladders = not held_out.get("from_nothing") and held_out.get("answers") != 0
     ladder_command = f"ownchat ladder {name}" if ladders else None
     records = _trained_records(report)
     rules = (

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, REPORT, TRAIN, read_json
 from ownchat.config import FROM_NOTHING, Config, load_config
-from ownchat.errors import DataError, UserError
+from ownchat.errors import UserError
 from ownchat.generate.openai import OpenAIEngine, parse_model
 from ownchat.pipeline.ladder_prices import Prices
+from ownchat.pipeline.ladder_rows import asked, room_in, taken_here, taken_there
 from ownchat.pipeline.ladder_runs import run_of, trained_rungs
 from ownchat.pipeline.lines import counted
 from ownchat.pipeline.run import Say, elapsed_text, evaluate
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ownchat.evaluate.answer_scores import Metric
     from ownchat.evaluate.ladder import Fits, Row, Rung
     from ownchat.generate.answering import Answered, AnswerFunction, Arrived
-    from ownchat.generate.hf import HfEngine
     from ownchat.generate.prompts import Prompt
 
 NAME, ANSWERS, PROMPT = "ladder.json", "ladder-answers.jsonl", "ladder-prompt.yaml"
@@ -41,7 +41,7 @@ def ladder(
     rows: int | None = None,
     models: Sequence[str] = (),
     full: bool = False,
-    budget: int = BUDGET,
+    budget: int | None = None,
     prices: Prices | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
@@ -49,14 +49,17 @@ def ladder(
 
     ``name``: a run, or a folder, which is trained first, as is a run that is not finished. ``full``: train all weights
     as well, as NAME-full. ``models``: ``URL#MODEL``. ``rows``: questions; none: ``evaluate.answers``. ``budget``:
-    answers for the search of a prompt; 0: none. Answers are kept beside the result: a rung more asks only what is new.
+    answers for the search of a prompt; 0: no search; none: :data:`BUDGET`, and no search where the run was trained at a
+    service, which is asked for everything then, and paid. Answers are kept beside the result: a rung more asks only
+    what is new.
 
     Raises :class:`~ownchat.errors.UserError` for what cannot be compared. A server that fails is a rung that failed.
     """
     for model in models:
         parse_model(model)  # before any work
     prices = prices or Prices({}, {})
-    prices.check(models)
+    there = artifacts.hosted_job(artifacts.run_directory(name)) or {}
+    prices.check([*models, *(f"{there['url']}#{there[which]}" for which in ("base", "tuned") if which in there)])
     run = run_of(name, say)
     config, _ = load_config(run / "config.yaml")
     if config.model.base == FROM_NOTHING:
@@ -66,30 +69,39 @@ def ladder(
         )  # fmt: skip
     if not (run / REPORT / artifacts.MANIFEST).is_file():
         evaluate(str(run), config=config, say=say)  # begins the report anew, so it comes first
-    trained = trained_rungs(run, config, full, say)
+    job = artifacts.hosted_job(run) if artifacts.is_hosted(run) else None
+    if job is not None and full:
+        raise UserError(
+            f"it was trained at {job['host']}: all weights are trained on this machine only", where="--full",
+            fix=f"ownchat ladder {run.name}",
+        )  # fmt: skip
+    trained = [] if job is not None else trained_rungs(run, config, full, say)
+    if budget is None:
+        budget = BUDGET if job is None else 0
     with artifacts.locked(run):
-        return _Climb(run, config, rows, budget, prices, say).all(trained, models)
+        return _Climb(run, config, rows, budget, prices, say, job).all(trained, models)
 
 
 class _Climb:
     """One ladder: the questions, and rungs as they are done."""
 
     def __init__(
-        self, run: Path, config: Config, rows: int | None, budget: int, prices: Prices, say: Say
+        self, run: Path, config: Config, rows: int | None, budget: int, prices: Prices, say: Say,
+        job: dict[str, Any] | None,
     ) -> None:  # fmt: skip
         from ownchat.data.records import read_records
         from ownchat.evaluate.ladder import metric_of, rows_of
-        from ownchat.tokenizer.stage import load_tokenizer
 
         self.run, self.config, self.prices, self.budget, self.say = run, config, prices, budget, say
+        self.job = job  # of a run that was trained at a service: base and tuned are there
         self.model = run / TRAIN / "model"
-        self.tokenizer = load_tokenizer(self.model)  # of the tuned model for both, as in the report
+        self.base = f"{job['url']}#{job['base']}" if job else str(read_json(self.model / "ownchat.json")["base"])
         self.train: list[Record] = list(islice(read_records(run / CLEAN / "train"), MOST_TRAIN))
-        asked, self.notes = _asked(
-            list(read_records(run / CLEAN / "test")), rows or config.evaluate.answers or 32, self.tokenizer, self.model,
-            str(run / CLEAN / "test"),
+        chosen, self.notes = asked(
+            list(read_records(run / CLEAN / "test")), rows or config.evaluate.answers or 32,
+            taken_there if job else taken_here(self.model), str(run / CLEAN / "test"),
         )  # fmt: skip
-        self.rows: list[Row] = rows_of(asked)
+        self.rows: list[Row] = rows_of(chosen)
         self.metric: Metric = metric_of(self.train)
         self.rungs: list[Rung] = []
         self.max_tokens = config.evaluate.answer_tokens
@@ -97,11 +109,18 @@ class _Climb:
 
     def all(self, trained: Sequence[tuple[str, Path | None, str]], models: Sequence[str]) -> dict[str, Any]:
         """Every rung, then the file."""
-        base = Path(read_json(self.model / "ownchat.json")["base"])
         many = counted(len(self.rows), "question")
         self.say(f"{many} of the test split of {self.run.name}; every model answers the same ones")
-        with self._local(base, "base") as (answer, fits):
+        if self.job is not None:
+            self.say(f"prompts are tried at {self.job['host']}, on texts that were sent there to train on: its answers "
+                     "may cost")  # fmt: skip
+            if not self.budget:
+                self.notes.append(f"No prompt was searched at {self.job['host']}: --budget {BUDGET} asks it for "
+                                  f"{BUDGET} answers more.")  # fmt: skip
+        with self._local(Path(self.base), "base") if self.job is None else self._there("base") as (answer, fits):
             system = self._prompts(answer, fits)
+        if self.job is not None:
+            self._tuned_there(self.job)
         for name, directory, why in trained:
             self._trained_rung(name, directory, why)
         for model in models:
@@ -110,7 +129,7 @@ class _Climb:
 
     # ------------------------------------------------------------------------------------------------- rungs
 
-    def _prompts(self, answer: AnswerFunction, fits: Fits) -> Prompt:
+    def _prompts(self, answer: AnswerFunction, fits: Fits | None) -> Prompt:
         """The rungs of prompts; returns the system prompt that was chosen."""
         from ownchat.evaluate.ladder import AS_IS, PromptSearch, best_prompt
         from ownchat.evaluate.ladder import counted as of_examples
@@ -173,6 +192,17 @@ class _Climb:
             answers = answer([apply(AS_IS, row.messages) for row in self.rows])
         self._add(name, "trained", answers, note=note, run=run.name, training_seconds=seconds)
 
+    def _tuned_there(self, job: dict[str, Any]) -> None:
+        """What the service made, as the report asked it: those answers are not asked again."""
+        from ownchat.evaluate.ladder import AS_IS
+        from ownchat.generate.prompts import apply
+
+        seconds = job.get("job_seconds")
+        note = "" if seconds is None else f"trained in {elapsed_text(seconds)}"
+        with self._there("tuned") as (answer, _):
+            answers = answer([apply(AS_IS, row.messages) for row in self.rows])
+        self._add(f"tuned at {job['host']}", "trained", answers, note=note, run=self.run.name, training_seconds=seconds)
+
     def _server(self, model: str, system: Prompt) -> None:
         """A model behind a URL: plain, and with the system prompt and examples."""
         from ownchat.evaluate.ladder import PLAIN, PromptSearch
@@ -190,7 +220,7 @@ class _Climb:
             few = replace(system, retrieve=min(FOR_SERVERS, len(self.train)))
             for name, prompt in ((label, PLAIN), (f"{label}, {few.retrieve} examples", few)):
                 answers = search.held_out(prompt, self.rows)
-                cost = self._money(answers, model)
+                cost = self.prices.of_server(answers, model)
                 self._add(name, "server", answers, prompt=prompt, cost=cost)
                 self.behind[name] = model
                 if all(one.error is not None for one in answers):
@@ -203,7 +233,7 @@ class _Climb:
         from ownchat.evaluate.ladder import Rung
 
         if answers is not None and kind != "server":
-            more["cost"] = self._local_money(answers)
+            more["cost"] = self._cost(answers, tuned=kind == "trained")
         rung = Rung(name, kind, None if answers is None else tuple(answers), **more)
         errors = [one.error for one in answers or () if one.error is not None]
         if errors:
@@ -212,16 +242,32 @@ class _Climb:
         self.rungs.append(rung)
         self.say(f"  {name}: {_short(rung, self.rows, self.metric)}")
 
+    def _cost(self, answers: Sequence[Answered], tuned: bool) -> float | None:
+        if self.job is None:
+            return self.prices.of_machine(answers)
+        return self.prices.of_server(answers, f"{self.job['url']}#{self.job['tuned' if tuned else 'base']}")
+
     # ------------------------------------------------------------------------------------------------ models
 
     @contextmanager
     def _local(self, directory: Path, title: str) -> Iterator[tuple[AnswerFunction, Fits]]:
         from ownchat.generate.hf import chat_engine
 
+        # The tuned model's tokenizer for both, as in the report.
         engine = chat_engine(directory, tokenizer=self.model, threads=self.config.train.threads)
         whose = directory.parent if directory.parent.name == TRAIN else directory  # a stage knows its key
         try:
-            yield self._answer(engine, title, artifacts.fingerprint(whose)), _fits(engine, self.max_tokens)
+            yield self._answer(engine, title, artifacts.fingerprint(whose)), room_in(engine, self.max_tokens)
+        finally:
+            engine.close()
+
+    @contextmanager
+    def _there(self, which: str) -> Iterator[tuple[AnswerFunction, None]]:
+        """``base`` or ``tuned`` of the service; how much it reads nobody tells."""
+        assert self.job is not None
+        engine = OpenAIEngine(self.job["url"], self.job[which])
+        try:
+            yield self._answer(engine, f"{which} at {self.job['host']}", f"{self.job['url']}#{self.job[which]}"), None
         finally:
             engine.close()
 
@@ -235,24 +281,6 @@ class _Climb:
                 return answer_all(engine, prompts, max_tokens=self.max_tokens, progress=advance, arrived=arrived)
 
         return remembered(answer, self.run / REPORT / ANSWERS, f"{whose} {self.max_tokens}")
-
-    # ------------------------------------------------------------------------------------------------- money
-
-    def _local_money(self, answers: Sequence[Answered]) -> float | None:
-        """For 1,000 answers of this machine, from its price for an hour."""
-        seconds = [one.seconds for one in answers if one.error is None]
-        if self.prices.hour is None or not seconds:
-            return None
-        return 1000 * sum(seconds) / len(seconds) / 3600 * self.prices.hour
-
-    def _money(self, answers: Sequence[Answered], model: str) -> float | None:
-        """For 1,000 answers, from a server's prices; None where they are not given or it counts no tokens."""
-        prices = [table.get(model, table.get(None)) for table in (self.prices.prompt, self.prices.completion)]
-        done = [one for one in answers if one.error is None]
-        if prices[0] is None or prices[1] is None or not any(one.completion_tokens for one in done):
-            return None
-        read, written = sum(one.prompt_tokens for one in done), sum(one.completion_tokens for one in done)
-        return 1000 * (read * prices[0] + written * prices[1]) / 1e6 / len(done)
 
     # ------------------------------------------------------------------------------------------------ result
 
@@ -280,8 +308,7 @@ class _Climb:
         }
         used = next((rung for rung in self.rungs if rung.name == advice.rung), None)
         if used is not None and used.kind == "prompt" and used.prompt is not None:
-            base = read_json(self.model / "ownchat.json")["base"]
-            found["command"] = f"ownchat chat {quote(base)}"
+            found["command"] = f"ownchat chat {'--model ' if self.job else ''}{quote(self.base)}"
             if used.prompt.system or used.prompt.retrieve or used.prompt.examples:
                 file = self.run / REPORT / PROMPT
                 artifacts.write_atomic(file, to_yaml(replace(used.prompt, note=f"ownchat ladder {self.run.name}")))
@@ -297,54 +324,6 @@ class _Climb:
 
 
 # -------------------------------------------------------------------------------------------------- small things
-
-
-def _asked(
-    test: Sequence[Record], most: int, tokenizer: Any, model: Path, where: str
-) -> tuple[list[Record], list[str]]:  # fmt: skip
-    """The first ``most`` questions of the test split, those of the report, and what was passed over on the way."""
-    from ownchat.evaluate.answers import questions
-    from ownchat.tokenizer.render import prompt_ids
-    from ownchat.tokenizer.stage import context_tokens
-
-    context = context_tokens(model)
-    chosen: list[Record] = []
-    passed = dict.fromkeys(("they come with tools", "the chat template refuses them", "they are longer than the "
-                            "model's context"), 0)  # fmt: skip
-    tools, refused, long = passed
-    for item in questions(test):
-        if len(chosen) == most:
-            break
-        if item["tools"]:
-            passed[tools] += 1
-            continue
-        try:
-            ids = prompt_ids(tokenizer, item["messages"][:-1])
-        except UserError:
-            passed[refused] += 1
-            continue
-        if context is not None and len(ids) >= context:
-            passed[long] += 1
-        else:
-            chosen.append(item)
-    notes = [f"{count:,} questions were passed over: {why}." for why, count in passed.items() if count]
-    if not chosen:
-        raise DataError(
-            "no question to ask" + (f" ({notes[0]})" if notes else ""), where=where,
-            fix="the ladder needs conversations that end in a reply; of documents the report compares losses",
-        )  # fmt: skip
-    if len(chosen) < most:
-        notes.append(f"The test split has {len(chosen):,} questions, {most:,} were asked for.")
-    return chosen, notes
-
-
-def _fits(engine: HfEngine, max_tokens: int) -> Fits:
-    from ownchat.tokenizer.render import prompt_ids
-
-    def fits(messages: Sequence[dict[str, Any]]) -> bool:
-        return engine.context is None or len(prompt_ids(engine.tokenizer, messages)) + max_tokens <= engine.context
-
-    return fits
 
 
 def _short(rung: Rung, rows: Sequence[Row], metric: Metric) -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ownchat.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from ownchat.generate.answering import Answered
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,22 @@ class Prices:
             if known.count(None) == 1:
                 missing = "--price-in" if known[0] is None else "--price-out"
                 raise UserError("of the two prices one is missing", where=model, fix=f"add {missing} {model}=PRICE")
+
+    def of_machine(self, answers: Sequence[Answered]) -> float | None:
+        """For 1,000 answers of this machine, from its price for an hour."""
+        seconds = [one.seconds for one in answers if one.error is None]
+        if self.hour is None or not seconds:
+            return None
+        return 1000 * sum(seconds) / len(seconds) / 3600 * self.hour
+
+    def of_server(self, answers: Sequence[Answered], model: str) -> float | None:
+        """For 1,000 answers of a server; None where its prices are not given or it counts no tokens."""
+        prompt, completion = (table.get(model, table.get(None)) for table in (self.prompt, self.completion))
+        done = [one for one in answers if one.error is None]
+        if prompt is None or completion is None or not any(one.completion_tokens for one in done):
+            return None
+        read, written = sum(one.prompt_tokens for one in done), sum(one.completion_tokens for one in done)
+        return 1000 * (read * prompt + written * completion) / 1e6 / len(done)
 
 
 def _prices(given: Sequence[str], option: str) -> dict[str | None, float]:

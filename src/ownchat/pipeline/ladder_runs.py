@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from ownchat import artifacts
 from ownchat.artifacts import CLEAN, TRAIN, read_json
 from ownchat.config import Config, Origins, flatten, keys, load_config
 from ownchat.errors import DataError, RunError, UserError
+from ownchat.evaluate.recommendation import train_command
 from ownchat.pipeline import run as whole
 from ownchat.pipeline.run import REQUEST, Say, elapsed_text
 
@@ -22,12 +22,12 @@ def run_of(name: str, say: Say) -> Path:
     run = artifacts.run_directory(name)
     if artifacts.finished_model(run) is not None:
         return run
+    if artifacts.is_hosted(run):
+        return run
     if (job := artifacts.hosted_job(run)) is not None:
-        model = quote(f"{job['url']}#{job.get('tuned') or job['base']}")
         raise RunError(
-            f"it is trained at {job['host']}, and a ladder needs a model of this machine to prompt", where=run.name,
-            fix=f"train the same here and set it beside that: {_here(run)}, then ownchat ladder {run.name}-here "
-            f"--model {model}",
+            f"its job at {job['host']} is not over: {job['status']}", where=run.name,
+            fix=f"follow it to its end first: {train_command(run)}",
         )  # fmt: skip
     if (run / REQUEST).is_file():
         config, origins = given_settings(run)
@@ -42,12 +42,6 @@ def run_of(name: str, say: Say) -> Path:
         return whole.train(name, name=run.name, config=config, origins=origins, say=say).run
     artifacts.existing_run(name)  # says that there is none
     raise RunError("its training is not finished", where=str(run), fix="ownchat train finishes it")
-
-
-def _here(run: Path) -> str:
-    """The training of a hosted run's source on this machine; what was set for its data has to be set again."""
-    source = read_json(run / REQUEST)["source"]
-    return f"ownchat train {quote(source)} --name {run.name}-here"
 
 
 def given_settings(run: Path, **changed: Any) -> tuple[Config, Origins]:
