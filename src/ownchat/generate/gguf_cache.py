@@ -38,7 +38,8 @@ def model_file(model: Path, tokenizer: Path | None = None) -> Path:
 
     Weights that lie on the grid of ``q4_1`` (the starter came from there) are written in ``q8_0``, all others in
     ``f16``: llama.cpp rounds activations to eight bits beside either, so that answers are as near to the model's own as
-    from ``q4_1``, for which it has no fast products of several rows. Raises :class:`~ownchat.errors.ModelError` for a model that llama.cpp cannot run as it is and
+    from ``q4_1``, for which it has no fast products of several rows. Raises
+    :class:`~ownchat.errors.ModelError` for a model that llama.cpp cannot run as it is and
     :class:`~ownchat.errors.UserError` where the disk is full.
     """
     target = _place(model, "gguf")
