@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ownchat.model.out_of_memory import Guard, is_out_of_memory, limited_groups
+from ownchat.model.control_groups import limited_groups
+from ownchat.model.out_of_memory import Guard, is_out_of_memory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs limits that Linux has")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from ownchat.errors import ConfigError
 from ownchat.serve.settings import Settings
 
 if TYPE_CHECKING:
-    from conftest import Gateway
+    from conftest import Gateway, Program
 
 ASKED: dict[str, Any] = {"model": "big", "messages": [{"role": "user", "content": "a word or two"}], "max_tokens": 9}
 EMBEDDED: dict[str, Any] = {
@@ -58,6 +60,23 @@ def test_names_that_cannot_be(serve_home: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("OWNCHAT_HOME", str(shutil.copytree(serve_home, tmp_path / "home")))
     done = CliRunner().invoke(app, ["serve", "--port", "0", "--upstream", "starter=http://127.0.0.1:1/v1#x"])
     assert isinstance(done.exception, ConfigError) and "model of this machine" in str(done.exception)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is told by Linux")
+def test_a_gateway_alone_does_not_load_torch(
+    program: Callable[..., Program], server: OpenAIServer, tmp_path: Path
+) -> None:
+    """It would take seconds at each start and hundreds of megabytes."""
+    home = tmp_path / "home"
+    home.mkdir()
+    running = program(home, "--upstream", f"far={server.url}#small")
+    request = urllib.request.Request(
+        f"{running.url}/chat/completions", json.dumps(ASKED | {"model": "far"}).encode(),
+        {"authorization": f"Bearer {running.token}", "content-type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert json.load(answer)["choices"][0]["message"]["content"]
+    assert "libtorch" not in Path(f"/proc/{running.process.pid}/maps").read_text()
 
 
 def test_tokens_are_those_that_the_server_counted(gateway: Gateway) -> None:

@@ -13,9 +13,10 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
+
+from ownchat.model.control_groups import limited_groups, meminfo
 
 # What allocators say in errors that have no type of their own: torch's for CPU, oneDNN, C++, cuBLAS, cuDNN, pinning.
 SAYINGS = (
@@ -80,7 +81,7 @@ class Guard:
 
     def __init__(self, *, reserve: int | None = None, root: Path = Path("/")) -> None:
         self._root, self._meminfo, self._groups = root, root / "proc" / "meminfo", limited_groups(root)
-        total = min([_meminfo(self._meminfo, "MemTotal") or 0, *(group.limit for group in self._groups)])
+        total = min([meminfo(self._meminfo, "MemTotal") or 0, *(group.limit for group in self._groups)])
         self.reserve = int(min(MAX_RESERVE, max(MIN_RESERVE, total * RESERVE_SHARE))) if reserve is None else reserve
         self._quiet_until, self._told = 0.0, False
 
@@ -89,7 +90,7 @@ class Guard:
 
         Pages of files that can be dropped count as free: the kernel drops them before it kills.
         """
-        free = _meminfo(self._meminfo, "MemAvailable")
+        free = meminfo(self._meminfo, "MemAvailable")
         if free is None:
             return None
         return min([free, *(group.limit - group.used() for group in self._groups)])
@@ -114,71 +115,9 @@ class Guard:
         return before < self.reserve // 2 and not told
 
 
-class ControlGroup(NamedTuple):
-    """A control group (cgroup, version 1 or 2) with a limit: containers, systemd units, batch systems."""
-
-    limit: int
-    usage: Path
-    stat: Path
-    droppable: tuple[str, ...]  # keys of memory.stat: pages of files
-
-    def used(self) -> int:
-        """Bytes in use that cannot be dropped."""
-        try:
-            usage = int(self.usage.read_text())
-            if usage < self.limit // 2:  # the common case, without the longer file
-                return usage
-            rows = dict(line.split() for line in self.stat.read_text().splitlines())
-        except (OSError, ValueError):
-            return 0
-        return usage - sum(int(rows.get(key, 0)) for key in self.droppable)
-
-
-def limited_groups(root: Path = Path("/")) -> list[ControlGroup]:
-    """The process's control group and those above it, as far as they have a limit."""
-    try:
-        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    groups = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        mount = root / "sys" / "fs" / "cgroup"
-        if controllers == "memory":
-            mount, names = mount / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            droppable = ("total_inactive_file", "total_active_file")
-        elif not controllers:
-            names, droppable = ("memory.max", "memory.current"), ("inactive_file", "active_file")
-        else:
-            continue
-        # in a container the path may be the host's and not be there: the mount itself is the container's group then
-        parts = Path(path.lstrip("/")).parts
-        for length in range(len(parts), -1, -1):
-            directory = mount.joinpath(*parts[:length])
-            try:
-                limit = int((directory / names[0]).read_text())
-            except (OSError, ValueError):  # no such group, or "max"
-                continue
-            if limit < 1 << 60:  # version 1 says "no limit" with a number of that size
-                groups.append(ControlGroup(limit, directory / names[1], directory / "memory.stat", droppable))
-    return groups
-
-
 def _resident(root: Path) -> int:
     """Bytes of this process that are in memory; what it gives back shows here whatever other processes do."""
     try:
         return int((root / "proc" / "self" / "statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, ValueError):
         return 0
-
-
-def _meminfo(path: Path, name: str) -> int | None:
-    """A line of ``/proc/meminfo`` in bytes."""
-    try:
-        with open(path, encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith(name + ":"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    return None

@@ -23,6 +23,7 @@ from ownchat.errors import UserError
 from ownchat.generate.backend import NoRoom, Parts, open_engine, parts_of
 from ownchat.generate.engine import BASE, Engine, LocalEngine, Message
 from ownchat.generate.gguf_cache import state_of
+from ownchat.model.control_groups import limited_groups, meminfo
 from ownchat.serve.catalogue import Catalogue, Entry, still_there
 from ownchat.serve.settings import Settings, key_variable
 
@@ -388,11 +389,5 @@ def _check(parts: Parts) -> None:
 
 def _half_of_the_memory() -> int:
     """Half of what the machine, or the control group the process is in, has."""
-    from ownchat.model.out_of_memory import limited_groups
-
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            total = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:"))
-    except (OSError, StopIteration, ValueError):
-        total = ASSUMED_BYTES
+    total = meminfo(Path("/proc/meminfo"), "MemTotal") or ASSUMED_BYTES
     return min([total, *(group.limit for group in limited_groups())]) // 2

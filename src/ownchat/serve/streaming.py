@@ -125,8 +125,11 @@ class Answering(Generic[T]):
                     return WAITING
                 self.cancel.set()
                 raise _too_late()
+            if not self._items.empty():
+                item = self._items.get_nowait()
+                break
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(patience, 0)):
+                async with asyncio.timeout(patience):
                     item = await self._items.get()
                 break
         if isinstance(item, _End):
