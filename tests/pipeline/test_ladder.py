@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from openai_server import OpenAIServer
 
 from ownchat import artifacts
@@ -17,8 +18,10 @@ from ownchat.artifacts import read_json
 from ownchat.config import load_config
 from ownchat.errors import DataError, RunError, UserError
 from ownchat.model import starter
+from ownchat.pipeline import cards
 from ownchat.pipeline import ladder as climbing
 from ownchat.pipeline import run as whole
+from ownchat.pipeline.export import source_of
 from ownchat.pipeline.ladder_prices import Prices
 from ownchat.pipeline.ladder_table import table
 from ownchat.pipeline.runs import find
@@ -124,6 +127,41 @@ def test_where_answers_are_kept_people_are_found(home: Path, server: OpenAIServe
     server.answer = lambda turns: "Ask Rumpelstilzchen of the second floor."
     climbing.ladder("inbox", rows=2, models=[f"{server.url}#third"], budget=0, say=silent)
     assert {place.stage for place in find("rumpelstilzchen")} == {"6-report/ladder-answers.jsonl"}
+
+
+def test_the_card_says_what_was_found(home: Path, server: OpenAIServer) -> None:
+    run = shutil.copytree(home / "runs" / "inbox", home / "runs" / "carded")
+    card, file = run / "6-report" / cards.MODEL_CARD, run / "6-report" / "ladder.json"
+    file.unlink(missing_ok=True)
+    cards.write(run)
+    before = ModelCard.load(card)
+    assert "Against the best prompt" not in before.content
+    found = climbing.ladder("carded", models=[f"{server.url}#large"], budget=0, say=silent)
+    after = ModelCard.load(card)
+    assert after.data.to_dict() == before.data.to_dict() and after.data.eval_results
+    said = after.text.split("## Against the best prompt\n\n")[1].split("\n## ")[0]
+    best = next(rung for rung in found["rungs"] if rung["best_prompt"])
+    mine = next(rung for rung in found["rungs"] if rung["run"] == "carded")
+    for rung, name in ((best, "the base with its best prompt"), (mine, "this model")):
+        (line,) = (line for line in said.splitlines() if line.startswith(f"| {name} ({rung['name']})"))
+        assert f" {rung['score']:.1f} ({rung['low']:.1f} to {rung['high']:.1f}) " in line
+        assert line.endswith(" – |") is (rung is best)
+    assert found["advice"][1:] in said and "the same 6 held-out questions" in said and "large" not in said
+
+    def for_others() -> str:
+        return cards.model_card(cards.Facts(source_of("carded")), for_others=True)
+
+    advice = "use large, 4 examples: it beats large by a larger step | and <b>"
+    artifacts.write_json(file, found | {"advice": advice})
+    cards.write(run)
+    assert "Use large, 4 examples: it beats large by a larger step \\| and &lt;b&gt;." in card.read_text()
+    assert "Use another model: it beats another model by a larger step" in for_others()
+    artifacts.write_json(file, found | {"of_training": "another one"})
+    assert "Against the best prompt" not in for_others()
+
+    card.unlink()  # as of a model that a service keeps
+    assert climbing.ladder("carded", budget=0, say=silent)["rungs"] == found["rungs"][:-2] and not card.exists()
+    shutil.rmtree(run)
 
 
 @pytest.mark.slow

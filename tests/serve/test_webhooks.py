@@ -189,7 +189,7 @@ def test_a_receiver_that_fails_is_told_again_with_the_same_id(serving: Callable[
 def test_one_that_never_answers_holds_up_no_other(
     serving: Callable[..., Any], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "ANSWER_SECONDS", 3.0)
+    monkeypatch.setattr(webhooks, "DELIVERY_SECONDS", 3.0)
     silent = Receiver()
     silent.plan = ["hang"]
     gateway = serving(webhooks=(silent.url, receiver.url))

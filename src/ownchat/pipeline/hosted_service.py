@@ -15,16 +15,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ownchat.errors import ConfigError, UserError, nearest
-from ownchat.generate.openai import NOT_OPENAI, Busy, Failed, Unusable, parse_model
+from ownchat.generate.openai import parse_model
+from ownchat.pipeline.service_errors import KEY, explained, words_of
 
-KEY = "OPENAI_API_KEY"
 OPENAI = "api.openai.com"
 LAST_JOBS = date(2027, 1, 6)  # of OpenAI
 WHOLE_BYTES = 100_000_000  # larger files go in parts
 PART_BYTES = 48_000_000  # a part has 64 MB at most
 RETRIES, TIMEOUT_SECONDS = 4, 120.0
 UPLOAD_SECONDS = 600.0  # of one request that carries a file or a part of it
-MOST_WORDS = 400  # characters of a service's own words
 LISTED = 100  # jobs or files that one of ours is looked for among
 OPTIONAL = ("metadata", "seed", "suffix")  # of a job: not every service takes them
 OVER = ("succeeded", "failed", "cancelled")
@@ -75,8 +74,8 @@ def is_loopback(host: str) -> bool:
 
 
 class Service:
-    """One service. Methods raise :class:`~ownchat.errors.UserError`; of it :class:`Busy` and :class:`Failed` where the
-    same may succeed later."""
+    """One service. Methods raise :class:`~ownchat.errors.UserError`; see
+    :func:`~ownchat.pipeline.service_errors.explained`."""
 
     def __init__(self, url: str, *, retries: int = RETRIES) -> None:
         from openai import DefaultHttpxClient, OpenAI
@@ -107,7 +106,7 @@ class Service:
             hint = nearest(base, known) or (f"it has {', '.join(known[:8])}" if known else "look at its list of models")
             raise UserError(f'it has no model "{base}"', where=self.host, fix=hint) from error
         except Exception as error:
-            raise self.explained(error) from error
+            raise self._explained(error, "such model") from error
         ends = getattr(found, "shutdown_date", None)
         return str(ends) if ends else None
 
@@ -115,7 +114,7 @@ class Service:
         try:
             return [str(model.id) for model in self._client.models.list()]
         except Exception as error:
-            raise self.explained(error) from error
+            raise self._explained(error, "list of models") from error
 
     # -------------------------------------------------------------------------------------------------- files
 
@@ -132,7 +131,7 @@ class Service:
                 sending = self._client.with_options(timeout=UPLOAD_SECONDS, max_retries=0).files
                 return str(sending.create(file=(name, content), purpose="fine-tune").id)
         except Exception as error:
-            raise self.explained(error, "its files") from error
+            raise self._explained(error, "files") from error
 
     def has_file(self, id: str) -> bool:
         import openai
@@ -142,14 +141,14 @@ class Service:
         except openai.NotFoundError:
             return False
         except Exception as error:
-            raise self.explained(error) from error
+            raise self._explained(error, "files") from error
 
     def content(self, id: str) -> bytes:
         """The bytes of a file."""
         try:
             return bytes(self._client.files.content(id).read())
         except Exception as error:
-            raise self.explained(error, "the file of results") from error
+            raise self._explained(error, "such file") from error
 
     def _file(self, name: str, num_bytes: int) -> str | None:
         """A file of ours that is there already: its name has the hash of its content."""
@@ -160,7 +159,7 @@ class Service:
                 if number + 1 == LISTED:
                     break
         except Exception as error:
-            raise self.explained(error, "its files") from error
+            raise self._explained(error, "files") from error
         return None
 
     def _in_parts(self, file: Path, name: str, known: dict[str, Any], keep: Keep) -> str:
@@ -196,11 +195,11 @@ class Service:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 refused = next((name for name in OPTIONAL if name in sent and _is_about(error, name)), None)
                 if refused is None:
-                    raise self.explained(error, "training") from error
+                    raise self._explained(error, "fine-tuning jobs") from error
                 del sent[refused]
                 say(f"{self.host} takes no {refused} of a job: left out")
             except Exception as error:
-                raise self.explained(error, "training") from error
+                raise self._explained(error, "fine-tuning jobs") from error
 
     def find_job(self, wanted: Mapping[str, Any], mark: str, since: float) -> Any | None:
         """The job that :meth:`create_job` made with this mark; where the service keeps no marks, one of the same file
@@ -214,14 +213,14 @@ class Service:
                 if number + 1 == LISTED:
                     break
         except Exception as error:
-            raise self.explained(error) from error
+            raise self._explained(error, "fine-tuning jobs") from error
         return None
 
     def job(self, id: str) -> Any:
         try:
             return self._client.fine_tuning.jobs.retrieve(id)
         except Exception as error:
-            raise self.explained(error, f"the job {id}") from error
+            raise self._explained(error, f"job {id}") from error
 
     def events(self, id: str, seen: set[str]) -> list[Any]:
         """What the job told and is not in ``seen``, oldest first."""
@@ -232,51 +231,17 @@ class Service:
                     break
                 found.append(event)
         except Exception as error:
-            raise self.explained(error, f"the job {id}") from error
+            raise self._explained(error, f"job {id}") from error
         return found[::-1]
 
     def cancel(self, id: str) -> Any:
         try:
             return self._client.fine_tuning.jobs.cancel(id)
         except Exception as error:
-            raise self.explained(error, f"the job {id}") from error
+            raise self._explained(error, f"job {id}") from error
 
-    # ------------------------------------------------------------------------------------------------- errors
-
-    def explained(self, error: Exception, what: str = "") -> UserError:
-        """In a person's words. ``what``: that it was asked for. Of the service's own words those on what it refuses
-        are repeated."""
-        import openai
-
-        if isinstance(error, UserError):
-            return error
-        where, again = self.host, "run the same command again"
-        if isinstance(error, openai.AuthenticationError):
-            return Unusable("the service refuses the key (401)", where=where, fix=f"check {KEY}")
-        if isinstance(error, openai.PermissionDeniedError):
-            fix = "use a key that may train; of ownchat serve: ownchat keys create NAME --scope train --scope infer"
-            return Unusable(f"the key may not do this (403): {words_of(error)}", where=where, fix=fix)
-        if isinstance(error, openai.NotFoundError):
-            fix = "check the URL" + ("" if "/v1" in self.url else "; most services' URLs end in /v1")
-            return UserError(f"the service does not have {what or 'this'} (404)", where=where, fix=fix)
-        if isinstance(error, openai.RateLimitError):
-            return Busy(f"the service has had enough (429): {words_of(error)}", where=where, fix=again)
-        if isinstance(error, openai.APIConnectionError):  # a time that was over as well
-            return Failed("the service cannot be reached", where=where, fix=f"check the network, and {again}")
-        if isinstance(error, openai.APIStatusError):
-            failed = error.status_code >= 500 or error.status_code in (408, 409)
-            fix = again if failed else "mend what it says"
-            text = f"the service answers with error {error.status_code}: {words_of(error)}"
-            return (Failed if failed else UserError)(text, where=where, fix=fix)
-        if isinstance(error, openai.OpenAIError | ValueError | AttributeError | TypeError):  # the SDK trips over it
-            return UserError(NOT_OPENAI, where=where, fix="check the URL")
-        raise error
-
-
-def words_of(error: Any) -> str:
-    """The service's own words, in short."""
-    body = error.body if isinstance(getattr(error, "body", None), dict) else {}
-    return " ".join(str(body.get("message") or getattr(error, "message", error)).split())[:MOST_WORDS]
+    def _explained(self, error: Exception, what: str) -> UserError:
+        return explained(error, self.url, what)
 
 
 def _is_about(error: Any, name: str) -> bool:

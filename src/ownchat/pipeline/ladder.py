@@ -15,6 +15,7 @@ from ownchat.artifacts import CLEAN, REPORT, TRAIN, read_json
 from ownchat.config import FROM_NOTHING, Config, load_config
 from ownchat.errors import UserError
 from ownchat.generate.openai import OpenAIEngine, parse_model
+from ownchat.pipeline import cards
 from ownchat.pipeline.ladder_prices import Prices
 from ownchat.pipeline.ladder_rows import asked, room_in, taken_here, taken_there
 from ownchat.pipeline.ladder_runs import run_of, trained_rungs
@@ -320,6 +321,8 @@ class _Climb:
         artifacts.write_json(self.run / REPORT / NAME, found)
         if (self.run / REPORT / artifacts.MANIFEST).is_file():
             report.rewrite(self.run)
+        if (self.run / REPORT / cards.MODEL_CARD).is_file():  # none of a model that a service keeps
+            cards.write(self.run)
         return found
 
 

@@ -24,11 +24,11 @@ from ownchat.config import load_config
 from ownchat.errors import ConfigError, RunError, UserError
 from ownchat.monitor.progress import progress, say
 from ownchat.pipeline import migrate_completions
-from ownchat.pipeline.migrate_download import NO_ENDPOINT, BrokeOff, Gone, decoded, describe, explained, fetch
+from ownchat.pipeline.migrate_download import BrokeOff, Gone, decoded, describe, fetch
 from ownchat.pipeline.migrate_job import RESULT, TRAINING, Job, job_of, sample_texts, settings_of
+from ownchat.pipeline.service_errors import KEY, NotThere, explained
 from ownchat.serve.job_settings import mean_tokens
 
-KEY = "OPENAI_API_KEY"
 NOTE = "migration.json"
 METHODS = ("supervised", "dpo")
 TIMEOUT_SECONDS = 60.0
@@ -98,8 +98,8 @@ def _migrate(client: Any, done: Migration, *, completions: bool) -> Migration:
     note = _Note(done.folder, done.host)
     try:
         jobs = [job_of(given) for given in _listed(client, done.notes)]
-    except UserError as error:
-        if not (completions and error.what.startswith(NO_ENDPOINT)):
+    except NotThere as error:
+        if not completions:
             raise
         jobs = []
         done.notes.append(f"no jobs: {error.what}")
@@ -153,7 +153,7 @@ def _listed(client: Any, notes: list[str]) -> Iterator[dict[str, Any]]:
             seen.add(id)
             yield given
     except Exception as error:
-        raise explained(error, client, "fine-tuning jobs") from error
+        raise explained(error, str(client.base_url), "fine-tuning jobs", reading=True) from error
 
 
 def _moved(client: Any, job: Job, done: Migration, note: _Note, advance: Callable[..., None]) -> Moved:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ownchat.monitor.progress import progress
-from ownchat.pipeline.migrate_download import NO_ENDPOINT, explained
+from ownchat.pipeline.service_errors import NotThere, explained
 
 FILE = "completions.jsonl"
 CAME = "completions.ids"  # beside its folder: what came, so that a row deleted here does not come again
@@ -65,8 +65,8 @@ def _listed(client: Any, done: Exported) -> Iterator[dict[str, Any]]:
         for item in client.chat.completions.list(limit=PAGE, order="asc"):
             yield item.to_dict(mode="json", warnings=False)
     except Exception as error:
-        problem = explained(error, client, "stored chat completions")
-        if problem.what.startswith(NO_ENDPOINT):
+        problem = explained(error, str(client.base_url), "stored chat completions", reading=True)
+        if isinstance(problem, NotThere):
             _leave(done, problem.what)
             return
         raise problem from error
@@ -86,7 +86,7 @@ def _rows(client: Any, id: str, item: dict[str, Any], done: Exported) -> Iterato
         _leave(done, "its messages are not there any more")
         return
     except Exception as error:
-        raise explained(error, client, "messages of stored chat completions") from error
+        raise explained(error, str(client.base_url), "messages of stored chat completions", reading=True) from error
     choices = item.get("choices")
     for choice in choices if isinstance(choices, list) else []:
         said = _message(choice.get("message")) if isinstance(choice, dict) else None

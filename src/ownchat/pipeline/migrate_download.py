@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ownchat.artifacts import require_free_space
-from ownchat.errors import UserError
+from ownchat.pipeline.service_errors import explained
 
 PART = 1 << 20
 MOST_BYTES = 12_000_000_000  # the largest upload that there is, in base64
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-NOT_OPENAI = "the service's answer is not an OpenAI one"
-NO_ENDPOINT = "the service has no"
 
 
 class Gone(Exception):
@@ -108,32 +106,6 @@ def decoded(path: Path) -> bytes | None:
     return table if table.startswith(b"step") else None
 
 
-def explained(error: BaseException, client: Any, what: str) -> UserError:
-    """An error of the SDK in a person's words; the key is in none. ``what``: what was asked for."""
-    import openai
-
-    where = str(client.base_url)
-    if isinstance(error, openai.AuthenticationError):
-        return UserError("the service refuses the key", where=where, fix="set OPENAI_API_KEY to a key of this service")
-    if isinstance(error, openai.PermissionDeniedError):
-        fix = "use a key of the project that has them, with the right to read files and fine-tuning jobs"
-        return UserError(f"the key may not read {what}", where=where, fix=fix)
-    if isinstance(error, openai.NotFoundError):
-        fix = "check the URL; most services' URLs end in /v1"
-        return UserError(f"{NO_ENDPOINT} {what}", where=where, fix=fix)
-    if isinstance(error, openai.RateLimitError):
-        return UserError("the service has had enough requests (429)", where=where, fix="run it again later: it goes on")
-    if isinstance(error, openai.APIConnectionError):
-        return UserError("the service cannot be reached", where=where, fix="check the URL and the network")
-    if isinstance(error, openai.APIStatusError):
-        fix = "run it again later: it goes on" if error.status_code >= 500 else "check the URL"
-        elsewhere = " (it sends elsewhere, which is not followed)" if 300 <= error.status_code < 400 else ""
-        return UserError(f"the service answers with status {error.status_code}{elsewhere}", where=where, fix=fix)
-    if isinstance(error, openai.OpenAIError | AttributeError | TypeError | ValueError):  # a web page: the SDK trips
-        return UserError(NOT_OPENAI, where=where, fix="check the URL; most services' URLs end in /v1")
-    raise error
-
-
 class _Broken(Exception):
     """The connection ended before the file did."""
 
@@ -146,7 +118,7 @@ def _of_file(error: Exception, client: Any) -> Exception:
         return Gone(f"the service does not give it (status {error.status_code})")
     if isinstance(error, openai.InternalServerError | openai.APITimeoutError):
         return BrokeOff("the service failed")
-    return explained(error, client, "files")
+    return explained(error, str(client.base_url), "files", reading=True)
 
 
 def _receive(client: Any, id: str, aside: Path, have: int) -> None:

@@ -23,6 +23,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,13 @@ PREFIX = "whsec_"
 SECRET_BYTES = (24, 64)  # as the specification has them
 DAY_SECONDS = 86_400.0
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 7200.0  # seconds after a failure; the pause doubles each time
-ANSWER_SECONDS = 10.0  # to connect to an address, and then for all that is said
+LONGEST_REST = 300.0  # seconds that an address is left alone after failures in a row, whatever else is due to it
+DELIVERY_SECONDS = 20.0  # for all of one attempt: to resolve the name, to connect, and what is said
 LOOK_SECONDS = 1.0  # between two looks for what is to be sent
 KNOWN_SECONDS = 3600.0  # between two notes that an address is still wanted
 AT_ONCE = 20  # deliveries of one look
+
+Address = tuple[int, int, int, str, Any]  # as socket.getaddrinfo has it
 
 _receivers = Table(
     "ownchat_webhook_receivers",
@@ -173,7 +177,10 @@ class Webhooks:
         self._urls = {hashlib.sha256(url.encode()).hexdigest(): url for url in settings.webhooks}
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._open: dict[str, socket.socket] = {}  # by receiver
+        # By receiver, each used by its own thread alone; close() hangs up and cancels.
+        self._open: dict[str, socket.socket] = {}
+        self._lookups: dict[str, Future[Sequence[Address]]] = {}
+        self._rests: dict[str, tuple[int, float]] = {}  # failures in a row, and until when (monotonic) it is left alone
 
     def start(self) -> None:
         """Note the addresses, so that jobs that end from now on are told to them, and begin to send."""
@@ -190,9 +197,11 @@ class Webhooks:
     def close(self) -> None:
         """Hang up; what did not arrive is sent by the next server."""
         self._ending.set()
+        for lookup in list(self._lookups.values()):
+            lookup.cancel()
         for connected in list(self._open.values()):
             _hang_up(connected)
-        end = time.monotonic() + ANSWER_SECONDS + 5
+        end = time.monotonic() + DELIVERY_SECONDS + 5
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
@@ -226,14 +235,20 @@ class Webhooks:
             self._ending.wait(LOOK_SECONDS)
 
     def _round(self, receiver: str, url: str, secret: str) -> None:
-        """Send what is due; after a failure the rest waits for the next look: it would fare no better."""
+        """Send what is due. After a failure the rest waits as well, as it would fare no better: each failure in a row
+        doubles the time, up to :data:`LONGEST_REST`."""
         rows, waiting = self._due(receiver)
         self._metrics.webhooks_waiting(receiver, waiting)
+        if time.monotonic() < self._rests.get(receiver, (0, 0.0))[1]:
+            return
         for row in rows:
             if self._ending.is_set() or not self._leads():
                 return
             if not self._attempt(row, url, secret):
+                failures = self._rests.get(receiver, (0, 0.0))[0] + 1
+                self._rests[receiver] = failures, time.monotonic() + min(LONGEST_REST, pause_after(failures))
                 return
+            self._rests.pop(receiver, None)
 
     def _due(self, receiver: str) -> tuple[Sequence[Row[Any]], int]:
         mine = _deliveries.c.receiver == receiver
@@ -276,10 +291,14 @@ class Webhooks:
         headers = {**headers, "content-type": "application/json", "user-agent": f"ownchat/{__version__}"}
         watchdog: threading.Timer | None = None
         connection: http.client.HTTPConnection | None = None
+        end = time.monotonic() + DELIVERY_SECONDS
         try:
+            if (found := self._addresses(receiver, host, port, end)) is None:
+                return "its name was not resolved in time"
             of_scheme = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            connection = of_scheme(host, port, timeout=ANSWER_SECONDS)
-            http.client.HTTPConnection.connect(connection)  # TCP alone: the watchdog is to see the handshake, too
+            connection = of_scheme(host, port)
+            connection.sock = self._connected(receiver, found, end)
+            connection.sock.settimeout(DELIVERY_SECONDS)
             if parts.scheme == "https":
                 connection.sock = ssl.create_default_context().wrap_socket(
                     connection.sock, server_hostname=host, do_handshake_on_connect=False
@@ -287,7 +306,8 @@ class Webhooks:
             self._open[receiver] = connection.sock
             if self._ending.is_set():
                 return "the server ends"
-            watchdog = threading.Timer(ANSWER_SECONDS, _hang_up, (connection.sock,))  # a head that comes in drops
+            left = max(0.0, end - time.monotonic())
+            watchdog = threading.Timer(left, _hang_up, (connection.sock,))  # a head that comes in drops
             watchdog.daemon = True
             watchdog.start()
             if isinstance(connection.sock, ssl.SSLSocket):
@@ -295,6 +315,8 @@ class Webhooks:
             connection.request("POST", path, body, {**headers, "connection": "close"})
             status = connection.getresponse().status
             return None if 200 <= status < 300 else f"status {status}"
+        except CancelledError:
+            return "the server ends"
         except (OSError, ValueError, http.client.HTTPException) as error:
             return type(error).__name__  # its message may hold what the receiver wrote
         finally:
@@ -303,6 +325,55 @@ class Webhooks:
             self._open.pop(receiver, None)
             if connection is not None:
                 connection.close()
+
+    def _addresses(self, receiver: str, host: str, port: int, end: float) -> Sequence[Address] | None:
+        """What the name resolves to; none: not before ``end``.
+
+        The system's resolver takes as long as it likes and cannot be stopped, so it has a thread, which is left behind
+        then. The next attempt waits for the same one, so there is never more than one of a receiver.
+        """
+        lookup = self._lookups.get(receiver)
+        if lookup is None or lookup.done():  # one that ended since is of another time
+            lookup = Future()
+            threading.Thread(target=_resolve, args=(lookup, host, port), name="webhook name", daemon=True).start()
+            self._lookups[receiver] = lookup
+        if self._ending.is_set():
+            lookup.cancel()
+        try:
+            return lookup.result(max(0.0, end - time.monotonic()))
+        except TimeoutError:
+            if lookup.done():  # what the resolver itself says
+                raise
+            return None
+
+    def _connected(self, receiver: str, addresses: Sequence[Address], end: float) -> socket.socket:
+        """To the first address that takes it; each gets its share of the time that is left, as does the answer."""
+        fault = OSError("it has no address")
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            share = (end - time.monotonic()) / (len(addresses) - number + 1)
+            made: socket.socket | None = None
+            try:
+                made = self._open[receiver] = socket.socket(family, kind, protocol)
+                if self._ending.is_set():
+                    made.close()
+                    raise CancelledError
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                made.settimeout(max(0.01, share))
+                made.connect(address)
+                return made
+            except OSError as error:
+                fault = error
+                if made is not None:
+                    made.close()
+        raise fault
+
+
+def _resolve(lookup: Future[Sequence[Address]], host: str, port: int) -> None:
+    with suppress(InvalidStateError):  # cancelled: the server ends
+        try:
+            lookup.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:  # of _send to judge; names that no server can have are a UnicodeError
+            lookup.set_exception(error)
 
 
 def _hang_up(connected: socket.socket) -> None:

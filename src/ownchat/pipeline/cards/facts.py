@@ -112,6 +112,15 @@ class Facts:
         path = None if self.run is None else self.run / REPORT / "report.json"
         return read_json(path) if path is not None and path.is_file() else None
 
+    @cached_property
+    def ladder(self) -> dict[str, Any] | None:
+        """``ladder.json``, where it is of this very training."""
+        path = None if self.run is None else self.run / REPORT / "ladder.json"
+        if self.run is None or path is None or not path.is_file():
+            return None
+        found: dict[str, Any] = read_json(path)
+        return found if found.get("of_training") == fingerprint(self.run / TRAIN) else None
+
     @property
     def _outside_base(self) -> Path | None:
         """The base, unless it was made in this run and stands among its stages."""

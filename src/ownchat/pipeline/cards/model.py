@@ -6,6 +6,7 @@ header is what the Hugging Face hub reads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from ownchat.artifacts import CLEAN, TRAIN
 from ownchat.config import CleanConfig
 from ownchat.evaluate import care_page, probe_files, wording
 from ownchat.evaluate.gates import DECIMALS
+from ownchat.evaluate.sections import METRICS as METRICS_OF_LADDER
 from ownchat.pipeline.cards import markdown
 from ownchat.pipeline.cards.facts import Facts
 from ownchat.pipeline.cards.markdown import NOT_SAID, listed, pairs, plain, section
@@ -37,6 +39,7 @@ def model_card(facts: Facts, *, adapter: bool = False, for_others: bool = False)
     if report is not None:
         held_out = report["held_out"]
         parts.append(section("Result", wording.headline(held_out) + ".", wording.verdict(held_out), _figures(held_out)))
+        parts.append(section("Against the best prompt", *_ladder(facts.ladder, for_others=for_others)))
         parts.append(section("Is it safe to show?", *_care(report.get("care"), for_others=for_others)))
         if not for_others:
             parts.append(section("Where it fails", _failures(held_out, facts.source.config.clean)))
@@ -132,6 +135,39 @@ def _figures(held_out: Mapping[str, Any]) -> str:
     heads = ["held-out", *(f"{side} (95 % interval)" for side in sides)]
     measured = f"Measured on {held_out['records']:,} records that training never saw."
     return f"{markdown.table(heads, rows)}\n\n{measured}"
+
+
+def _ladder(found: Mapping[str, Any] | None, *, for_others: bool) -> list[str]:
+    """What ``ownchat ladder`` found: its sentence, the best prompt of the base and this model, each with its interval.
+    ``for_others``: names no other server."""
+    if found is None:
+        return []
+    advice, rungs = str(found.get("advice") or ""), found["rungs"]
+    if for_others:
+        for name in sorted((rung["name"] for rung in rungs if rung["kind"] == "server"), key=len, reverse=True):
+            advice = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "another model", advice)
+    rows = []
+    for rung in rungs:
+        mine = rung["kind"] == "trained" and rung.get("run") == found["name"]
+        if rung["score"] is None or not (mine or rung.get("best_prompt")):
+            continue
+        name = f"{'this model' if mine else 'the base with its best prompt'} ({plain(rung['name'])})"
+        name += f", {rung['answered']:,} answered" if rung.get("failed") else ""
+        against = rung.get("against_prompt") if mine else None
+        score = {"value": rung["score"], "low": rung["low"], "high": rung["high"]}
+        rows.append([name, _points(score), wording.MISSING if against is None else _points(against, signed=True)])
+    parts = [f"{plain(advice[:1].upper() + advice[1:], 1000)}."] if advice else []
+    if rows:
+        metric = METRICS_OF_LADDER.get(found["metric"], found["metric"])
+        heads = ["", f"{metric}, 0 to 100, higher is better (95 % interval)", "to the best prompt"]
+        parts.append(markdown.table(heads, rows))
+    many = f"{found['rows']:,} held-out question{'' if found['rows'] == 1 else 's'}"
+    parts.append(f"Measured on the same {many}; prompts were chosen on the training split, never on these.")
+    return parts
+
+
+def _points(estimate: Mapping[str, float], *, signed: bool = False) -> str:
+    return f"{wording.number(estimate['value'], 1, signed=signed)} ({wording.interval(estimate, 1, signed=signed)})"
 
 
 # --------------------------------------------------------------------------------------------------------- care
