@@ -181,9 +181,12 @@ def test_what_was_forgotten_is_found(knowing: Path, tiny_model: Path) -> None:
     assert rise is not None and rise.low > forgetting.DANGER
     worst, lost = check.findings[0], check.findings[1]
     assert worst.level == "danger" and "train.replay" in (worst.advice or "")
+    assert "--method lora" not in (worst.advice or ""), "it is an adapter already"
     assert lost.level == "warning" and "easy questions" in lost.text
     assert check.examples and {"question", "right", "tuned"} == check.examples[0].keys()
     assert check.conditions["probes"][0]["items"] == 14
+    of_full, _ = load_config(sets=[QUICK, "train.method=full"])
+    assert "--method lora" in (measured(of_full, knowing, tiny_model).findings[0].advice or "")
     again = measured(config, tiny_model, knowing)
     assert again.findings[0].level == "good" and again.examples == ()
 

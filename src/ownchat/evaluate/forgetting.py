@@ -34,10 +34,8 @@ WARNING, DANGER = 5.0, 20.0
 ANSWER_TOKENS = 32  # the instructions ask for short answers
 EXAMPLES = 3
 
-_ADVICE = (
-    "mix general rows in (train.replay), train for fewer epochs or with a lower learning rate, "
-    "or train an adapter instead of all weights (--method lora)"
-)
+_ADVICE = "mix general rows in (train.replay), train for fewer epochs or with a lower learning rate"
+_OF_FULL = ", or train an adapter instead of all weights (--method lora)"
 
 Scored = tuple[list[int], list[int]]  # ids, mask
 
@@ -64,7 +62,8 @@ def measure(subject: Subject) -> Check:
             *_of_instructions(subject, asked.instructions, ending, named, examples),
         ]
         figures += found
-        findings += _findings({figure.name.removesuffix(ending): figure for figure in found}, named)
+        advice = _ADVICE + (_OF_FULL if subject.config.train.method == "full" else "")
+        findings += _findings({figure.name.removesuffix(ending): figure for figure in found}, named, advice)
         used = len(asked.questions) + len(asked.instructions) + len(asked.passages)
         described.append(probe.file.conditions(used) | {"refused_by_template": refused})
     if subject.base is None:
@@ -196,28 +195,28 @@ def _settings(subject: Subject) -> dict[str, int]:
 # -------------------------------------------------------------------------------------------------------- findings
 
 
-def _findings(figures: dict[str, Figure], named: str) -> list[Finding]:
+def _findings(figures: dict[str, Figure], named: str, advice: str) -> list[Finding]:
     found: list[Finding] = []
     rise = figures["loss"].difference if "loss" in figures else None
     if rise is not None:
-        found.append(_of_rise(rise, named))
+        found.append(_of_rise(rise, named, advice))
     for name, what in (("accuracy", "easy questions"), ("instructions", "simple instructions")):
         change = figures[name].difference if name in figures else None
         if change is not None and change.high < 0:
             text = f"Training unlearned {what}{named}: {number(change.value, 0, signed=True)} percentage points "
-            found.append(Finding("warning", f"{text}({_between(change, 0)}).", _ADVICE))
+            found.append(Finding("warning", f"{text}({_between(change, 0)}).", advice))
     return found
 
 
-def _of_rise(rise: Interval, named: str) -> Finding:
+def _of_rise(rise: Interval, named: str, advice: str) -> Finding:
     """Judged by the interval's lower end: what is beyond doubt."""
     if rise.value <= 0:
         return Finding("good", f"General language{named} was not forgotten: its loss did not rise.")
     text = f"The loss on general text{named} rose by {number(rise.value, 1)} % ({_between(rise, 1)} %)"
     if rise.low > DANGER:
-        return Finding("danger", f"{text}: as if the model had shrunk to a tenth of its size.", _ADVICE)
+        return Finding("danger", f"{text}: as if the model had shrunk to a tenth of its size.", advice)
     if rise.low > WARNING:
-        return Finding("warning", f"{text}; 5 % is what a model of half the size would lose.", _ADVICE)
+        return Finding("warning", f"{text}; 5 % is what a model of half the size would lose.", advice)
     level: Level = "good" if rise.high <= WARNING else "note"
     return Finding(level, f"{text}: {'little' if level == 'good' else 'not clearly beyond 5 %'}.")
 
