@@ -24,7 +24,7 @@ from ownchat.evaluate import gates, wording
 from ownchat.evaluate.answered import measure_answers
 from ownchat.generate.answering import Answered
 from ownchat.pipeline import hosted, hosted_service, ladder, runs
-from ownchat.pipeline.hosted_data import prepare
+from ownchat.pipeline.hosted_data import is_sent, prepare
 from ownchat.pipeline.hosted_job import Job
 from ownchat.pipeline.hosted_service import Service, parse_service
 from ownchat.pipeline.run import evaluate
@@ -163,6 +163,7 @@ def test_lines_are_what_a_service_takes(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in made.training.path.read_text().splitlines()]
     assert made.method == "supervised" and made.training.examples == len(lines) == 12
     assert sum(made.left_out.values()) == 3 and made.left_out["holds a control token"] == 1
+    assert [row["messages"] is not None and is_sent(row, "supervised") for row in rows] == [True] * 12 + [False] * 3
     assert lines[0] == {"messages": [{"role": "user", "content": "q0"}, {"role": "assistant", "content": "a0"}]}
     assert lines[10]["tools"] and lines[10]["messages"][1]["tool_calls"][0]["id"] == "1"
     assert [turn.get("weight") for turn in lines[11]["messages"]] == [None, 0, None]

@@ -106,6 +106,15 @@ def prepare(run: Path, *, bom: bool = False) -> Prepared:
     )
 
 
+def is_sent(row: Record, method: Method) -> bool:
+    """Is a row of the train split among what a job of this method gets?"""
+    try:
+        _line(row, method)
+    except _LeftOut:
+        return False
+    return True
+
+
 # ------------------------------------------------------------------------------------------------------- a line
 
 

@@ -16,6 +16,7 @@ from ownchat.config import FROM_NOTHING, Config, load_config
 from ownchat.errors import UserError
 from ownchat.generate.openai import OpenAIEngine, parse_model
 from ownchat.pipeline import cards
+from ownchat.pipeline.hosted_data import is_sent
 from ownchat.pipeline.ladder_prices import Prices
 from ownchat.pipeline.ladder_rows import asked, room_in, taken_here, taken_there
 from ownchat.pipeline.ladder_runs import run_of, trained_rungs
@@ -97,7 +98,10 @@ class _Climb:
         self.job = job  # of a run that was trained at a service: base and tuned are there
         self.model = run / TRAIN / "model"
         self.base = f"{job['url']}#{job['base']}" if job else str(read_json(self.model / "ownchat.json")["base"])
-        self.train: list[Record] = list(islice(read_records(run / CLEAN / "train"), MOST_TRAIN))
+        train = read_records(run / CLEAN / "train")
+        if job:  # nothing that was not sent there before
+            train = (row for row in train if is_sent(row, job["method"]))
+        self.train: list[Record] = list(islice(train, MOST_TRAIN))
         chosen, self.notes = asked(
             list(read_records(run / CLEAN / "test")), rows or config.evaluate.answers or 32,
             taken_there if job else taken_here(self.model), str(run / CLEAN / "test"),
