@@ -242,3 +242,29 @@ def test_documents_have_no_questions(home: Path) -> None:
     with pytest.raises(DataError, match="no question to ask"):
         climbing.ladder("documents", say=silent)
     shutil.rmtree(run)
+
+
+def test_answers_are_as_long_as_labels_can_be(home: Path, server: OpenAIServer) -> None:
+    root = home.parent / "desk"
+    root.mkdir()
+    names = ["lost card", "refund", "address"]
+    lines = [f"Case {n} of {THINGS[n % 10]},{names[n % 3]}\n" for n in range(90)]
+    (root / "cases.csv").write_text("question,answer\n" + "".join(lines))
+    config, origins = load_config(sets=[*QUICK, "train.epochs=1", "evaluate.answer_tokens=64"])
+    whole.train(root, name="cases", config=config, origins=origins, say=silent)
+    found = climbing.ladder("cases", models=[f"{server.url}#large"], rows=6, budget=0, say=silent)
+    longest = max(len(starter_tokens(home, name)) for name in names)
+    assert found["metric"] == "accuracy"
+    assert {request["max_tokens"] for request in server.requests} == {2 * longest + 8}
+    plain = found["rungs"][0]
+    assert plain["completion_tokens"] <= 2 * longest + 8 < 64
+    report = read_json(home / "runs" / "cases" / "6-report" / "report.json")["held_out"]
+    lora = next(rung for rung in found["rungs"] if rung["name"] == "LoRA")
+    assert lora["score"] == report["labels"]["tuned"]["accuracy"]["value"], "the same as of longer answers"
+
+
+def starter_tokens(home: Path, text: str) -> list[int]:
+    from ownchat.tokenizer.stage import load_tokenizer
+
+    ids: list[int] = load_tokenizer(home / "models" / starter.NAME).encode(text, add_special_tokens=False)
+    return ids

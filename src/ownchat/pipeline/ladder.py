@@ -18,7 +18,7 @@ from ownchat.generate.openai import OpenAIEngine, parse_model
 from ownchat.pipeline import cards
 from ownchat.pipeline.hosted_data import is_sent
 from ownchat.pipeline.ladder_prices import Prices
-from ownchat.pipeline.ladder_rows import asked, room_in, taken_here, taken_there
+from ownchat.pipeline.ladder_rows import asked, label_tokens, replies_of, room_in, taken_here, taken_there
 from ownchat.pipeline.ladder_runs import run_of, trained_rungs
 from ownchat.pipeline.lines import counted
 from ownchat.pipeline.run import Say, elapsed_text, evaluate
@@ -110,6 +110,9 @@ class _Climb:
         self.metric: Metric = metric_of(self.train)
         self.rungs: list[Rung] = []
         self.max_tokens = config.evaluate.answer_tokens
+        if self.metric == "accuracy" and job is None:  # what the report asked a service for is not asked again
+            labels = {row.reference for row in self.rows} | replies_of(self.train)
+            self.max_tokens = min(self.max_tokens, label_tokens(self.model, labels))
         self.behind: dict[str, str] = {}  # rungs of servers, and how a command names their models
 
     def all(self, trained: Sequence[tuple[str, Path | None, str]], models: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,25 @@ def taken_here(model: Path) -> Callable[[Record], str | None]:
 def taken_there(item: Record) -> str | None:
     """What a service can take, it says by itself."""
     return WHY_NOT[0] if item["tools"] else None
+
+
+def replies_of(records: Sequence[Record]) -> set[str]:
+    """What the trained replies say."""
+    from ownchat.evaluate.replies import is_trained
+
+    turns = (turn for item in records for turn in item["messages"] or () if is_trained(turn))
+    return {(turn["content"] or "").strip() for turn in turns}
+
+
+def label_tokens(model: Path, labels: Iterable[str]) -> int:
+    """Tokens after which an answer can be none of the labels: twice the longest one's, for another spelling, and some.
+
+    A model that was not trained goes on to the end it is given, and all of it is waited for.
+    """
+    from ownchat.tokenizer.stage import load_tokenizer
+
+    encode = load_tokenizer(model).encode
+    return 2 * max((len(encode(label, add_special_tokens=False)) for label in labels), default=0) + 8
 
 
 def asked(
