@@ -3,8 +3,8 @@
 Run it alone on the machine: ``python benchmarks/engines.py`` (``--threads 2``, ``--tokens 128``, ``--rounds 3``,
 ``--model DIR`` for another model than the starter, ``--only llamacpp-q4_1,generate-float32``). All of them get the same
 prompt and threads and write the same number of tokens (end tokens are forbidden), greedily; the median of the rounds
-counts, the first round is not counted. No engine keeps the prompt from one round to the next. ``first``: milliseconds to
-the first token.
+counts, the first round is not counted. No engine keeps the prompt from one round to the next. ``first``: milliseconds
+to the first token.
 
 Engines that ownchat does not have (onnxruntime-genai, ctranslate2, openvino-genai) are measured, too, with
 ``--others-python PATH``: the Python of an environment that has them. A side that cannot run has its reason in place of
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from serve_peers.sides import Failed, Process
 
 from ownchat.evaluate.report import conditions
 from ownchat.generate.backend import Parts, end_ids_of
@@ -40,7 +41,6 @@ from ownchat.generate.hf import chat_engine
 from ownchat.generate.llamacpp import LlamaCppEngine
 from ownchat.model.load import load_model, load_tokenizer, resolve_base
 from ownchat.tokenizer.render import prompt_ids
-from serve_peers.sides import Failed, Process
 
 STREAMS = 8
 MESSAGES = [{"role": "user", "content": "Tell me a long story about a ship that sails around the world."}]
