@@ -33,9 +33,10 @@ HELD_OUT, VALID = 0.1, 0.02  # of the text: scored at the end; and, of the rest,
 FACTORS = (0.25, 0.5, 1.0)  # of the rate that ownchat derives, which is near the highest that AdamW takes
 NAMES = {
     "ownchat": "ownchat", "litgpt": "LitGPT, bf16-true", "litgpt-mixed": "LitGPT, bf16-mixed",
-    "trainer": "Trainer, float32", "autocast": "Trainer, bf16",
+    "litgpt-float32": "LitGPT, 32-true", "trainer": "Trainer, float32", "autocast": "Trainer, bf16",
 }  # fmt: skip
-SCRIPTS = {"autocast": "with_trainer.py", "litgpt-mixed": "with_litgpt.py"}
+SCRIPTS = {"autocast": "with_trainer.py", "litgpt-mixed": "with_litgpt.py", "litgpt-float32": "with_litgpt.py"}
+PRECISIONS = {"litgpt-mixed": "bf16-mixed", "litgpt-float32": "32-true"}
 
 
 def main() -> None:
@@ -149,7 +150,7 @@ def trained(side: str, task: dict[str, Any], arguments: argparse.Namespace) -> l
                 minutes = share * arguments.minutes
                 common = task | {
                     "output": output, "minutes": minutes, "learning_rate": rate, "bfloat16": side == "autocast",
-                    "precision": "bf16-mixed" if side == "litgpt-mixed" else "bf16-true",
+                    "precision": PRECISIONS.get(side, "bf16-true"),
                     "method": "full", "steps": 0, "warm": 1, "seconds": 0,
                 }  # fmt: skip
                 environment = {"PYTHONPATH": str(PEERS)}

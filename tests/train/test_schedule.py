@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from ownchat.train.checkpoint import State
-from ownchat.train.schedule import Plan, judge, learning_rate, steps_that_fit
+from ownchat.train.schedule import Plan, end_moved, judge, learning_rate, steps_that_fit
 
 PLAN = Plan(
     seed=0, batch_tokens=4096, block_tokens=1024, steps_per_epoch=500, total_steps=1000, warmup_steps=50,
@@ -82,3 +82,11 @@ def test_steps_that_fit_in_the_minutes() -> None:
     assert steps_that_fit(plan, State(step=4, step_seconds=4000.0, validations=1), 4001.0, at_most=1000)[0] == 4
     each = replace(plan, validations=0, validate_every=10)
     assert steps_that_fit(each, state, 5.0, at_most=1000) == (4 + int(594 / 1.1), 0)
+
+
+def test_the_end_is_moved_while_it_matters() -> None:
+    plan = replace(PLAN, schedule="cosine", minutes=10.0)
+    assert end_moved(plan, 4, 999), "the first measurement counts"
+    assert end_moved(plan, 6, 940) and end_moved(plan, 6, 1060) and not end_moved(plan, 6, 960)
+    assert end_moved(plan, 800, 2000) and not end_moved(plan, 801, 2000), "the rate is low by then"
+    assert not end_moved(replace(plan, schedule="wsd"), 6, 500), "its validations do that"

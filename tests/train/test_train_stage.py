@@ -190,7 +190,42 @@ def test_early_stop_keeps_the_best(inputs: dict[str, Path], tmp_path: Path) -> N
 def test_minutes_shorten_the_plan(inputs: dict[str, Path], tmp_path: Path) -> None:
     facts = run(settings("train.minutes=0.02", "train.epochs=5000"), inputs, tmp_path / "5-train").details
     made = artifacts.read_json(tmp_path / "5-train" / "sft" / DECISIONS)
-    assert facts["steps"] == made["total_steps"] < facts["plan"]["total_steps"]
+    assert facts["steps"] == made["planned"][-1][1] < facts["plan"]["total_steps"]
+
+
+def test_a_machine_that_becomes_faster_uses_its_minutes(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five slow steps at first; and what was decided holds when an earlier checkpoint is gone on from."""
+    one_step, done = loop.train_step, []
+
+    def slow_at_first(*arguments: object, **keywords: object) -> object:
+        done.append(1)
+        time.sleep(0.8 if len(done) <= 5 else 0)
+        return one_step(*arguments, **keywords)  # type: ignore[arg-type]
+
+    config = settings("train.minutes=0.2", "train.epochs=5000", "train.validate_every=5")
+    monkeypatch.setattr(loop, "train_step", slow_at_first)
+    facts = run(config, inputs, tmp_path / "whole").details
+    monkeypatch.setattr(loop, "train_step", one_step)
+    made = artifacts.read_json(tmp_path / "whole" / "sft" / DECISIONS)["planned"]
+    assert [step for step, _, _ in made][:3] == [4, 6, 9]
+    assert facts["steps"] == made[-1][1] > 1.5 * made[0][1]
+    moved = [row for row in read_lines(tmp_path / "whole" / "sft" / "events.jsonl") if row["event"] == "planned"]
+    assert {(row["step"], row["total_steps"]) for row in moved} <= {(step, total) for step, total, _ in made}
+
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    (tmp_path / "again" / artifacts.MANIFEST).unlink()
+    (tmp_path / "again" / "sft" / "result.json").unlink()
+    checkpoints = sorted((tmp_path / "again" / "sft" / "checkpoints").iterdir())
+    for path in checkpoints[1:]:
+        shutil.rmtree(path)
+    first = int(checkpoints[0].name.removeprefix("step-"))
+    assert first < facts["steps"]
+    again = run(config, inputs, tmp_path / "again").details
+    assert again["steps"] == facts["steps"]
+    assert artifacts.read_json(tmp_path / "again" / "sft" / DECISIONS)["planned"] == made
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "again"))
 
 
 def test_a_loss_that_is_no_number_stops_with_sources(inputs: dict[str, Path], tmp_path: Path) -> None:

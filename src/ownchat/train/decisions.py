@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,8 +44,8 @@ class Decisions:
     compile: bool | None = None  # norms and gates; none: not yet chosen
     base: Literal["whole", "sharded"] = "whole"  # of an adapter, among several processes
     rescues: tuple[dict[str, Any], ...] = ()  # less than that from a step on: see ownchat.train.rescue
-    total_steps: int = 0  # as planned; fewer when train.minutes asks for it
-    validations: int = 0  # planned with them; 0: as before
+    # What train.minutes made of the number of steps on the way: after how many, how many in all, validations in all
+    planned: tuple[tuple[int, int, int], ...] = ()
 
     def save(self, directory: Path) -> None:
         artifacts.write_json(directory / NAME, asdict(self))
@@ -57,7 +57,7 @@ def decide(config: Config, directory: Path, *, like: Path | None = None) -> Deci
     ``like``: the directory of a phase before, whose measurements of this machine hold for this one too.
     """
     if (directory / NAME).is_file():
-        return Decisions(**artifacts.read_json(directory / NAME))
+        return read(directory)
     if like is not None:
         kept = ("device", "dtype", "threads", "float32_tflops", "bfloat16_tflops", "activations")
         before = artifacts.read_json(like / NAME)
@@ -78,6 +78,13 @@ def decide(config: Config, directory: Path, *, like: Path | None = None) -> Deci
     return decisions
 
 
+def read(directory: Path) -> Decisions:
+    """What was decided before; what only an older release wrote down is left out."""
+    found = artifacts.read_json(directory / NAME)
+    rows = {field.name: found[field.name] for field in fields(Decisions) if field.name in found}
+    return Decisions(**rows | {"planned": tuple(map(tuple, rows.get("planned", ())))})
+
+
 def cores() -> int:
     """For this process: torchrun says one thread where it starts several, so what the machine has is shared."""
     here = distributed.join().local_size
@@ -88,7 +95,7 @@ def cores() -> int:
 
 def keep(directory: Path, **changes: Any) -> Decisions:
     """A decision that could only be made later: saved beside the others."""
-    decisions = replace(Decisions(**artifacts.read_json(directory / NAME)), **changes)
+    decisions = replace(read(directory), **changes)
     decisions.save(directory)
     return decisions
 

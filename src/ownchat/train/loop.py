@@ -37,12 +37,11 @@ from ownchat.train.memory import Heap
 from ownchat.train.objectives import Objective, documents_of
 from ownchat.train.optim import Optimizer
 from ownchat.train.rescue import OutOfMemory, Rescue, next_time
-from ownchat.train.schedule import Plan, learning_rate, steps_that_fit
+from ownchat.train.schedule import MEASURED_STEPS, Plan, end_moved, learning_rate, measured_at, steps_that_fit
 from ownchat.train.schedule import judge as judge_validation
 from ownchat.train.signals import StopRequest
 
-RECENT_STEPS = 32  # that say how fast it is by now: the first ones are slower
-MEASURED_STEPS = 4  # after these the speed is known well enough to plan for train.minutes
+RECENT_STEPS = 32  # the newer half of which says how fast it is by now: the first ones are slower
 NAMED = 5  # records of a batch that an error names; all of them are in events.jsonl
 SAMPLES = "samples.jsonl"  # texts that a model wrote at its validations
 
@@ -85,21 +84,21 @@ def run_loop(
     stop: StopRequest,
     rescue: Rescue,
     mix: Mix | None = None,
-    decided: tuple[int, int] = (0, 0),
-    replan: Callable[[int, int], object] = nobody,
+    decided: Sequence[tuple[int, int, int]] = (),
+    replan: Callable[[Sequence[tuple[int, int, int]]], object] = nobody,
     show: Callable[[int, bool], object] = nobody,
     world: World = ALONE,
     trackers: Trackers | None = None,
 ) -> State:
     """Train until the plan is done, the time is up, or the validation loss has stopped falling.
 
-    Writes ``events.jsonl``, ``metrics.jsonl``, ``heartbeat`` and ``checkpoints/`` into ``directory`` and goes on
-    from the newest whole checkpoint there. ``mix``: how often the items of ``train`` are in an epoch. When
-    ``plan.minutes`` asks for fewer steps, ``replan(total_steps, validations)`` is told, and ``decided`` is what it was
-    told before an interruption. ``show(step, last)`` is called after each validation. ``rescue`` says how large
-    blocks may be, and makes them smaller when memory runs out. ``trackers`` get what is written. Returns the final
-    state; the best weights are in ``checkpoints/step-<best_step>``. In company every process calls this; the first one
-    writes, and each its share of a checkpoint.
+    Writes ``events.jsonl``, ``metrics.jsonl``, ``heartbeat`` and ``checkpoints/`` into ``directory`` and goes on from
+    the newest whole checkpoint there. ``mix``: how often the items of ``train`` are in an epoch. When ``plan.minutes``
+    asks for another number of steps, ``replan`` is told all decisions (after how many steps; steps and validations in
+    all), and ``decided`` is what it was told before an interruption. ``show(step, last)`` is called after each
+    validation. ``rescue`` says how large blocks may be, and makes them smaller when memory runs out. ``trackers`` get
+    what is written. Returns the final state; the best weights are in ``checkpoints/step-<best_step>``. In company every
+    process calls this; the first one writes, and each its share of a checkpoint.
 
     Raises :class:`~ownchat.errors.Interrupted` after saving when a signal came, and
     :class:`~ownchat.errors.RunError` when the loss is no longer a number, or one document is more than memory holds.
@@ -126,8 +125,9 @@ def run_loop(
     clock, heap = time.monotonic() - state.seconds, Heap()
     recent: deque[float] = deque(maxlen=RECENT_STEPS)
 
-    if decided[0] and state.step >= MEASURED_STEPS:
-        plan = plan.with_total(*decided)
+    plans = list(decided)  # an earlier checkpoint may be gone on from: what was decided later holds when it is reached
+    for step, *sizes in plans:
+        plan = plan.with_total(*sizes) if step <= state.step else plan
     if state.total_steps:
         plan = plan.with_total(state.total_steps)
     scored = objective.documents(valid)
@@ -199,9 +199,24 @@ def run_loop(
 
     def in_time() -> tuple[int, int]:
         """(steps, validations) that ``plan.minutes`` has room for, as the first process sees it."""
-        fits = partial(steps_that_fit, plan, state, time.monotonic() - clock, recent, at_most=planned)
+        newest = list(recent)[-max(MEASURED_STEPS, len(recent) // 2) :]
+        fits = partial(steps_that_fit, plan, state, time.monotonic() - clock, newest, at_most=planned)
         total, validations = world.from_first(fits)
         return total, validations
+
+    def end() -> None:
+        """See at the speed by now where the training is to end, or as it was seen before an interruption."""
+        nonlocal plan
+        known = next((row for row in plans if row[0] == state.step), None)
+        total, validations = in_time() if known is None else known[1:]
+        if known is None:
+            if not end_moved(plan, state.step, total):
+                total, validations = plan.total_steps, plan.validations
+            plans.append((state.step, total, validations))
+            replan(plans)
+        if (total, validations) != (plan.total_steps, plan.validations):
+            plan = plan.with_total(total, validations)
+            events.emit("planned", step=state.step, total_steps=total)
 
     def judge() -> None:
         """Validate, see whether it is the best so far, and save. A signal is not kept waiting: what is left to
@@ -261,9 +276,8 @@ def run_loop(
             )  # fmt: skip
             beat(state.step)
             advance(1, f"loss {loss:.3f}, {state.tokens / state.step_seconds:.0f} tokens/s{said}", of=plan.total_steps)
-            if plan.minutes is not None and state.step == MEASURED_STEPS:
-                plan = plan.with_total(*(decided if decided[0] else in_time()))
-                replan(plan.total_steps, plan.validations)
+            if plan.minutes is not None and measured_at(state.step):
+                end()
             due = plan.due(state.step)
             if due:
                 judge()

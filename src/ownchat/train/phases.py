@@ -298,10 +298,8 @@ def train_phase(
         state = run_loop(
             together, objective, optimizer, phase.train, valid, plan, directory,
             save_weights=save_weights, stop=stop, rescue=rescue, world=world, trackers=trackers, mix=phase.mix,
-            show=show, decided=(choice.total_steps, choice.validations),
-            replan=lambda total, validations: decided(
-                lambda: decisions.keep(directory, total_steps=total, validations=validations)
-            ),
+            show=show, decided=choice.planned,
+            replan=lambda rows: decided(lambda: decisions.keep(directory, planned=tuple(rows))),
         )  # fmt: skip
     validations = {row["step"]: row for row in read_lines(directory / "metrics.jsonl") if "validation_loss" in row}
     figures = {

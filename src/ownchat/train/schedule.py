@@ -18,6 +18,9 @@ Schedule = Literal["cosine", "linear", "constant", "wsd"]
 DECAY_SHARE = 0.2  # of the steps, at the end of warm-up-stable-decay: to 0, linear (Hägele et al. 2024)
 VALIDATING_SHARE = 0.1  # of train.minutes, at most, where the number of validations is not given
 FEWEST_VALIDATIONS = 4
+MEASURED_STEPS = 4  # after these the speed is known well enough to plan for train.minutes
+PLANNED_SHARE = 0.8  # of the steps, after which the end is not moved any more: the rate is low by then
+WORTH_MOVING = 0.05  # of the steps: the rate follows a changed end at once, so it is left where it hardly differs
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,27 @@ def judge(state: State, loss: float, plan: Plan) -> None:
         state.stopped = f"validation loss has not fallen for {plan.patience} validations"
     elif not plan.decays_at(state.step):
         state.total_steps, state.decay_from = plan.decaying_from(state.step), state.step
+
+
+def measured_at(step: int) -> bool:
+    """Is it time to see how many steps fit into ``train.minutes``? After four, and after every half as many more.
+
+    >>> [step for step in range(50) if measured_at(step)]
+    [4, 6, 9, 13, 19, 28, 42]
+    """
+    number = MEASURED_STEPS
+    while number < step:
+        number += number // 2
+    return number == step
+
+
+def end_moved(plan: Plan, step: int, total: int) -> bool:
+    """Is ``total`` to be the number of steps in all from now on? What is measured first is; later only where it makes a
+    difference, and not when the end is near. Warm-up-stable-decay is planned anew at its validations instead."""
+    if step == MEASURED_STEPS:
+        return True
+    late = plan.schedule == "wsd" or step > PLANNED_SHARE * plan.total_steps
+    return not late and abs(total - plan.total_steps) > WORTH_MOVING * plan.total_steps
 
 
 def steps_that_fit(
