@@ -97,7 +97,15 @@ def test_lengths_that_leave_nothing():
 
 
 @pytest.mark.parametrize(
-    "given", ["{epochs: 0}", "{epochs: -1}", "{batch_tokens: 0.5}", "{learning_rate: 0}", "{weight_decay: -0.1}"]
+    "given",
+    [
+        "{epochs: 0}",
+        "{epochs: -1}",
+        "{batch_tokens: 0.5}",
+        "{learning_rate: 0}",
+        "{weight_decay: -0.1}",
+        "{momentum: 1}",
+    ],
 )
 def test_pretraining_that_would_train_nothing(given: str) -> None:
     with pytest.raises(ConfigError, match="trains nothing"):

@@ -132,11 +132,19 @@ def test_the_machine_is_asked_only_when_time_decides() -> None:
 
 
 def test_everything_can_be_given() -> None:
-    given = {"epochs": 3, "learning_rate": 0.001, "batch_tokens": 5000, "weight_decay": 0.7}
+    given = {"epochs": 3, "learning_rate": 0.001, "batch_tokens": 5000, "weight_decay": 0.7, "momentum": 0.6}
     dial = turn(size="30M", shape={"layers": 6}, architecture="llama", pretrain=given)
     assert dial.pretrain == {**given, "warmup_share": dial.pretrain["warmup_share"]}
     assert (dial.size.layers, dial.size.architecture) == (6, "llama")
     assert {dial.why[name] for name in given} == {"train.pretrain"} and dial.why["layers"] == "model.shape"
+
+
+def test_a_short_training_remembers_fewer_steps() -> None:
+    found = [
+        turn(size="30M", pretrain={"epochs": 1, "batch_tokens": 10**8 // steps}) for steps in (100, 590, 1180, 10**4)
+    ]
+    assert [dial.pretrain["momentum"] for dial in found] == [0.8, 0.8, 0.9, 0.95]
+    assert "1,180 steps" in found[2].why["momentum"]
 
 
 def test_fine_tuning_shares_the_minutes() -> None:
@@ -216,7 +224,9 @@ def test_every_number_is_said_with_its_reason(settings: dict[str, Any]) -> None:
         "layers", "width", "heads", "kv_heads", "inner", "vocab", "context", "architecture", "tied", "parameters",
         "embedding_parameters",
     }  # fmt: skip
-    assert set(dial["pretrain"]) == {"epochs", "batch_tokens", "learning_rate", "weight_decay", "warmup_share"}
+    assert set(dial["pretrain"]) == {
+        "epochs", "batch_tokens", "learning_rate", "weight_decay", "momentum", "warmup_share",
+    }  # fmt: skip
     shown = lines(dial)
     assert all(len(line) <= 69 for line in shown)
     text = "\n".join(shown)

@@ -20,12 +20,12 @@ def masters_and_gradients(steps: int) -> tuple[list[torch.Tensor], list[list[tor
     return [torch.randn(shape) for shape in SHAPES], [[torch.randn(shape) for shape in SHAPES] for _ in range(steps)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_moves_as_torchs_own(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("dtype", "momentum"), [(torch.float32, 0.95), (torch.float32, 0.8), (torch.bfloat16, 0.95)])
+def test_it_moves_as_torchs_own(dtype: torch.dtype, momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch makes its products in bfloat16; its code in float32 is what float32 is compared with."""
     start, gradients = masters_and_gradients(steps=4)
     ours = {str(number): torch.nn.Parameter(matrix.clone()) for number, matrix in enumerate(start)}
-    muon = Muon(ours, dtype=dtype)
+    muon = Muon(ours, dtype=dtype, momentum=momentum)
     for step in gradients:
         for master, gradient in zip(ours.values(), step, strict=True):
             master.grad = gradient.clone()
@@ -36,7 +36,8 @@ def test_it_moves_as_torchs_own(dtype: torch.dtype, monkeypatch: pytest.MonkeyPa
         whole = start[number].reshape(-1, *SHAPES[number][-2:])
         for place, matrix in enumerate(whole):  # experts: each matrix of its own
             theirs = torch.nn.Parameter(matrix.clone())
-            optimizer = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+            given = {"lr": 0.02, "weight_decay": 0.1, "momentum": momentum, "adjust_lr_fn": "match_rms_adamw"}
+            optimizer = torch.optim.Muon([theirs], **given)
             for step in gradients:
                 theirs.grad = step[number].reshape(whole.shape)[place].clone()
                 optimizer.step()

@@ -293,9 +293,10 @@ def test_documents_alone_are_one_phase(only_documents: dict[str, Path], tmp_path
 
 
 def test_given_values_win(inputs: dict[str, Path]) -> None:
-    wanted = '{"epochs": 5, "batch_tokens": 256, "learning_rate": 0.01, "weight_decay": 0.3}'
+    wanted = '{"epochs": 5, "batch_tokens": 256, "learning_rate": 0.01, "weight_decay": 0.3, "momentum": 0.7}'
     phase = phases_of(settings(f"train.pretrain={wanted}"), inputs["tokens"], inputs["base"])[0]
     assert (phase.epochs, phase.batch_tokens, phase.learning_rate, phase.weight_decay) == (5, 256, 0.01, 0.3)
+    assert phase.momentum == 0.7
     assert (phase.optimizer, phase.betas, phase.warmup_share) == ("muon", (0.9, 0.95), 0.1)
     without = load_config(sets=["model.base=scratch"])[0]
     plan = make_plan(without, phase, 512)

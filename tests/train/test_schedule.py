@@ -55,6 +55,18 @@ def test_what_no_longer_falls(schedule: str, total: int) -> None:
     assert (state.best_step, state.best_loss) == (250, 2.0)
 
 
+def test_a_loss_that_goes_up_and_down_and_falls_is_left_alone() -> None:
+    state = State()
+    for step, loss in ((100, 2.6), (150, 2.5), (200, 2.2), (250, 2.3), (300, 2.25), (350, 2.21)):
+        state.step = step
+        judge(state, loss, PLAN)
+    assert state.validations_without_gain == 3 and not state.decay_from, "2.25 on average, and 2.43 before"
+    for step, loss in ((400, 2.3), (450, 2.28)):
+        state.step = step
+        judge(state, loss, PLAN)
+    assert state.decay_from == 450, "2.26 on average, and 2.25 before"
+
+
 def test_a_falling_rate_falls_to_its_end() -> None:
     state = State(best_loss=1.0, validations_without_gain=8)
     for step in (850, 900, 950, 1000):

@@ -239,7 +239,7 @@ class TrainConfig(_Section):
     optimizer: Literal["auto", "adamw", "muon"] = Field(
         "auto", description="muon: for hidden matrices, AdamW for the rest; auto: muon from nothing, else adamw"
     )
-    pretrain: dict[Literal["epochs", "learning_rate", "batch_tokens", "weight_decay"], float] = Field(
+    pretrain: dict[Literal["epochs", "learning_rate", "batch_tokens", "weight_decay", "momentum"], float] = Field(
         {}, description="of pre-training, where it is not to be derived: {epochs: 4, learning_rate: 0.003}"
     )
     warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
@@ -268,9 +268,10 @@ class TrainConfig(_Section):
     @field_validator("pretrain")
     @classmethod
     def _of_a_training(cls, value: dict[str, float]) -> dict[str, float]:
-        """Each above zero, a decay also zero, a batch of whole tokens."""
+        """Each above zero, decay and momentum also zero, a batch of whole tokens, a momentum that forgets."""
         for name, number in value.items():
-            if number < 0 or (number == 0 and name != "weight_decay") or (name == "batch_tokens" and number < 1):
+            zero = number == 0 and name not in ("weight_decay", "momentum")
+            if number < 0 or zero or (name == "batch_tokens" and number < 1) or (name == "momentum" and number >= 1):
                 raise ValueError(f"{name} = {number:g} trains nothing")
         return value
 

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class State:
     best_loss: float = float("inf")
     best_step: int = 0
     validations_without_gain: int = 0
+    losses: list[float] = field(default_factory=list)  # of the last validations, twice train.patience of them
     validated: bool = True  # false: a signal came before the validation that follows this step was done
     stopped: str = ""  # why training ended early, if it did
     validations: int = 0  # done, that of the base included

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MOMENTUM = 0.95
+MOMENTUM = 0.95  # of long trainings
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic: singular values end between 0.7 and 1.2
 ITERATIONS = 5
 RMS = 0.2  # of an update's elements, as AdamW's usually are
@@ -44,7 +44,8 @@ class Muon:
     """The update of some float32 masters, in place.
 
     ``masters``: by name; all rows of a matrix, or this process's. ``dtype``: of the products. ``whole``: gives all rows
-    of what is spread over processes; ``rows``: by name which of these are this process's.
+    of what is spread over processes; ``rows``: by name which of these are this process's. ``momentum``: share of it
+    that a step keeps.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Muon:
         dtype: torch.dtype,
         whole: Whole | None = None,
         rows: Mapping[str, tuple[int, int]] | None = None,
+        momentum: float = MOMENTUM,
     ) -> None:
-        self._masters, self._dtype, self._rows = dict(masters), dtype, rows or {}
+        self._masters, self._dtype, self._rows, self._kept = dict(masters), dtype, rows or {}, momentum
         self._whole: Whole = (lambda _, updates: list(updates)) if whole is None else whole
         self.momentum = {name: torch.zeros_like(master) for name, master in self._masters.items()}
 
@@ -66,8 +68,8 @@ class Muon:
         updates = []
         for name, master in moved:
             assert master.grad is not None
-            momentum = self.momentum[name].lerp_(master.grad, 1 - MOMENTUM)
-            updates.append(master.grad.lerp(momentum, MOMENTUM))  # Nesterov's
+            momentum = self.momentum[name].lerp_(master.grad, 1 - self._kept)
+            updates.append(master.grad.lerp(momentum, self._kept))  # Nesterov's
         for number, update in orthogonal(self._whole([name for name, _ in moved], updates), self._dtype):
             name, master = moved[number]
             scale = RMS * math.sqrt(max(update.shape[-2:]))

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from ownchat.train.checkpoint import Rows, Saved
 from ownchat.train.distributed import ALONE, World
-from ownchat.train.muon import Muon, hidden_matrices
+from ownchat.train.muon import MOMENTUM, Muon, hidden_matrices
 
 
 class Optimizer:
     """AdamW (Loshchilov and Hutter 2019) over float32 masters of everything that requires a gradient.
 
-    With ``kind`` "muon" hidden matrices are moved by :mod:`~ownchat.train.muon` instead; ``dtype``: of its products.
+    With ``kind`` "muon" hidden matrices are moved by :mod:`~ownchat.train.muon` instead; ``momentum``: its own;
+    ``dtype``: of its products.
 
     Weights that are float32 already are their own masters. Others (a bfloat16 model in full fine-tuning) get one,
     and their gradients are summed in float32 over the blocks of a batch, as they come. Of weights that are spread over
@@ -31,6 +32,7 @@ class Optimizer:
         weight_decay: float,
         kind: Literal["adamw", "muon"] = "adamw",
         betas: tuple[float, float] = (0.9, 0.999),
+        momentum: float = MOMENTUM,
         dtype: torch.dtype = torch.float32,
         world: World = ALONE,
     ) -> None:
@@ -54,7 +56,7 @@ class Optimizer:
         chosen = hidden_matrices(model) if kind == "muon" else set()
         hidden = {name: master for name, master in by_name.items() if name in chosen}
         rows = {name: self.rows[f"master.{name}"] for name in hidden if f"master.{name}" in self.rows}
-        self._muon = Muon(hidden, dtype=dtype, whole=self._whole if rows else None, rows=rows)
+        self._muon = Muon(hidden, dtype=dtype, whole=self._whole if rows else None, rows=rows, momentum=momentum)
         rest = [master for name, master in by_name.items() if name not in hidden]
         decayed = [master for master in rest if master.ndim >= 2]
         others = [master for master in rest if master.ndim < 2]

@@ -36,6 +36,7 @@ from ownchat.train.decisions import Decisions
 from ownchat.train.distributed import ALONE, World, nobody
 from ownchat.train.loop import run_loop
 from ownchat.train.micro_batch import fitting
+from ownchat.train.muon import MOMENTUM
 from ownchat.train.objectives import Likelihood, Objective
 from ownchat.train.optim import Optimizer
 from ownchat.train.preferences import kto_weights
@@ -77,6 +78,7 @@ class Phase:
     weight_decay: float
     optimizer: Literal["adamw", "muon"]
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = MOMENTUM  # Muon's
     preference: Literal["dpo", "kto", "orpo"] | None = None
     mix: Mix | None = None  # none: everything once in an epoch
     replay: dict[str, Any] | None = None  # what of it is general, see ownchat.tokenizer.replay; none: nothing
@@ -154,6 +156,7 @@ def _pretraining(config: Config, tokens: Path, derived: dict[str, float], common
         "weight_decay": derived["weight_decay"],
         "optimizer": "muon" if config.train.optimizer == "auto" else config.train.optimizer,
         "betas": PRETRAINING_BETAS,
+        "momentum": derived.get("momentum", MOMENTUM),
     }
     train, valid = (TokenStore(tokens / PRETRAIN / split) for split in ("train", "valid"))
     return Phase("pretrain", train, valid, derived["epochs"], derived["learning_rate"], **(common | own))
@@ -221,6 +224,7 @@ def make_optimizer(model: Any, phase: Phase, dtype: str, world: World = ALONE) -
         weight_decay=phase.weight_decay,
         kind=phase.optimizer,
         betas=phase.betas,
+        momentum=phase.momentum,
         dtype=getattr(torch, dtype),
         world=world,
     )

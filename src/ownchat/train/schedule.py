@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Literal
 
 import numpy as np
@@ -104,9 +104,11 @@ def _decay_steps(total: int) -> int:
 def judge(state: State, loss: float, plan: Plan) -> None:
     """Best so far, or one more validation without gain? After ``plan.patience`` of these a training stops.
 
-    One whose rate is still at its peak begins to lower it then: most of what it has to gain comes with that. Once the
-    rate falls, it falls to its end.
+    One whose rate is still at its peak begins to lower it then: most of what it has to gain comes with that. At that
+    rate the loss goes up and down, so it must not have fallen on average either. Once the rate falls, it falls to its
+    end.
     """
+    state.losses = [*state.losses, loss][-2 * plan.patience :]
     if loss < state.best_loss:
         state.best_loss, state.best_step, state.validations_without_gain = loss, state.step, 0
         return
@@ -115,8 +117,14 @@ def judge(state: State, loss: float, plan: Plan) -> None:
         return
     if plan.schedule != "wsd":
         state.stopped = f"validation loss has not fallen for {plan.patience} validations"
-    elif not plan.decays_at(state.step):
+    elif not plan.decays_at(state.step) and not _falls(state.losses, plan.patience):
         state.total_steps, state.decay_from = plan.decaying_from(state.step), state.step
+
+
+def _falls(losses: Sequence[float], patience: int) -> bool:
+    """Are the newest losses lower on average than those before?"""
+    before, newest = losses[:-patience], losses[-patience:]
+    return not before or fmean(newest) < fmean(before)
 
 
 def measured_at(step: int) -> bool:
