@@ -44,9 +44,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ownchat-scratch-") as directory:
         task = prepare(Path(directory), arguments)
         results = [one for side in arguments.sides for one in trained(side, task, arguments)]
-    for found in results:
-        if "held_out_loss" in found:
-            found["bits_per_byte"] = round(found["held_out_loss"] / math.log(2) * task["scored_per_byte"], 4)
     facts = {
         name: task[name] for name in ("corpus", "bytes", "tokens", "parameters", "context", "batch_tokens", "vocab")
     }
@@ -163,7 +160,10 @@ def trained(side: str, task: dict[str, Any], arguments: argparse.Namespace) -> l
                         [sys.executable, HERE / "score.py"], "its held-out loss", timeout=3600,
                         task=common | {"trained": found.pop("model")}, environment=environment,
                     )  # fmt: skip
+                if "held_out_loss" in found:
+                    found["bits_per_byte"] = round(found["held_out_loss"] / math.log(2) * task["scored_per_byte"], 4)
                 results.append({"side": NAMES[side], "minutes": round(minutes, 2), "learning_rate": rate} | found)
+                note(table(results[-1:]).partition("\n")[2])  # should it be interrupted
     return results
 
 

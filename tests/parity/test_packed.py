@@ -124,3 +124,21 @@ def test_architecture_with_soft_caps_takes_the_padded_path(tmp_path: Path) -> No
     alone = [score_documents(model, [row])[0] for row in rows]
     for together, one in zip(score_documents(model, rows), alone, strict=True):
         np.testing.assert_allclose(together, one, atol=1e-4)
+
+
+def test_the_softmax_of_long_rows_is_kept_or_made_again_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 300, heads, 16, generator=generator).requires_grad_() for heads in (4, 2, 2))
+    above = torch.randn(2, 300, 4, 16, generator=generator)
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(attention._attend(q, k, v, 0.25, None, 0.0), (q, k, v), above)
+
+    assert attention._is_stored(q, 300) and attention._is_stored(q[:, :256], 300)
+    kept = gradients()
+    monkeypatch.setattr(attention, "STORED_BYTES", 2 * 4 * 300 * 214 * 4 - 1)
+    assert not attention._is_stored(q, 300)
+    assert all(torch.equal(one, other) for one, other in zip(kept, gradients(), strict=True))
+    wide = torch.empty(2, 300, 4, 64)
+    monkeypatch.undo()
+    assert not attention._is_stored(wide, 300), "a deep model would keep much"

@@ -32,6 +32,8 @@ NAME = "ownchat_packed"
 
 TILE = 128  # queries of one tile (benchmarks of rows of 128 to 2,048 tokens in LOG.md)
 STORED_MAX_LENGTH = 256  # rows up to this length keep their softmax for the backward pass
+# Longer ones, too, so much for a layer, where heads are so narrow that making it again takes a third of attention.
+STORED_WIDTH, STORED_BYTES = 32, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class _TiledAttention(torch.autograd.Function):
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         kept: list[Tensor] = []
         # With dropout the weights are kept in any case: what was dropped has to be the same in the backward pass.
-        store = any(context.needs_input_grad[:3]) and (bool(dropout) or q.shape[1] <= STORED_MAX_LENGTH)
+        store = any(context.needs_input_grad[:3]) and (bool(dropout) or _is_stored(q, k.shape[1]))
         for tile in _tiles(q, k, window):
             weights = _attention_weights(_rows(q, tile, k.shape[2]), keys, tile, scale, q)
             used = weights
@@ -182,6 +184,14 @@ class _TiledAttention(torch.autograd.Function):
             of_values[:, tile.keys].baddbmm_(used.transpose(1, 2), of_out)
         shape = (k.shape[0], heads, k.shape[1], k.shape[3])
         return of_q, of_keys.view(shape).transpose(1, 2), of_values.view(shape).transpose(1, 2), None, None, None
+
+
+def _is_stored(q: Tensor, keys: int) -> bool:
+    """Is the softmax of queries [n, L, H, d] kept for the backward pass? It does not depend on the number of layers: what a
+    few keep says what many will."""
+    rows, length, heads, width = q.shape
+    size = rows * heads * length * (keys - length + (length + TILE) // 2) * q.element_size()
+    return length <= STORED_MAX_LENGTH or (width <= STORED_WIDTH and size <= STORED_BYTES)
 
 
 @dataclass(frozen=True)
