@@ -187,8 +187,8 @@ class _TiledAttention(torch.autograd.Function):
 
 
 def _is_stored(q: Tensor, keys: int) -> bool:
-    """Is the softmax of queries [n, L, H, d] kept for the backward pass? The number of layers does not count: what a few
-    keep says what many will."""
+    """Is the softmax of queries [n, L, H, d] kept for the backward pass? The number of layers does not count: what
+    a few keep says what many will."""
     rows, length, heads, width = q.shape
     size = rows * heads * length * (keys - length + (length + TILE) // 2) * q.element_size()
     return length <= STORED_MAX_LENGTH or (width <= STORED_WIDTH and size <= STORED_BYTES)
