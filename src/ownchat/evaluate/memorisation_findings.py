@@ -72,8 +72,8 @@ def _leaks(figures: Mapping[str, Figure], conditions: Mapping[str, Any]) -> Find
 
 
 def _listed(by_type: Mapping[str, int]) -> str:
-    """``2 person, 1 email``: types and counts, never values."""
-    return ", ".join(f"{count} {type.replace('_', ' ')}" for type, count in by_type.items())
+    """``person (2), email (1)``: types and counts, never values."""
+    return ", ".join(f"{type.replace('_', ' ')} ({count})" for type, count in by_type.items())
 
 
 def _extracted(figures: Mapping[str, Figure], advice: str) -> Finding | None:
