@@ -66,8 +66,8 @@ def losses(model: Any, blocks: list[list[Document]], *, packed: bool) -> tuple[f
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(
     ("lengths", "shared"),
-    [([5, 17, 17, 30], 0), ([3, 9, 21], 12), ([300, 290], 10), ([1, 1, 2], 20), ([40], 0)],
-    ids=["unlike", "shared prefix", "long", "short rests", "alone"],
+    [([5, 17, 17, 30], 0), ([3, 9, 21], 12), ([300, 290], 10), ([1, 1, 2], 20), ([40], 0), ([33, 33, 33], 0)],
+    ids=["unlike", "shared prefix", "long", "short rests", "alone", "full rows"],
 )
 def test_packed_equals_one_at_a_time(name: str, lengths: list[int], shared: int) -> None:
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,9 +25,10 @@ from ownchat.data.ledger import FATES
 from ownchat.data.records import ShardWriter, batched, message, record
 from ownchat.errors import ConfigError, DataError, Interrupted
 from ownchat.evaluate import report as reporting
+from ownchat.model.compiled import can_compile
 from ownchat.monitor.events import read_lines
 from ownchat.tokenizer.stage import load_tokenizer, run_tokenizer
-from ownchat.tokenizer.store import TokenStore
+from ownchat.tokenizer.store import TokenStore, TokenWriter
 from ownchat.tokenizer.tokens import run_tokens
 from ownchat.train import loop
 from ownchat.train.phases import make_plan, phases_of, with_room
@@ -253,6 +255,36 @@ def test_the_report_shows_bits_and_samples(trained: Path) -> None:
     assert found is not None and len(found["samples"]) == min(3, len(read_lines(trained / "pretrain/samples.jsonl")))
     assert found["bits_per_byte"][0][0] == 0 and found["bits_per_byte"][-1][1] < found["bits_per_byte"][0][1]
     assert reporting.pretraining(trained / "nothing") is None
+
+
+@pytest.mark.slow  # compiling takes half a minute
+@pytest.mark.skipif(can_compile("cpu") is not None, reason=str(can_compile("cpu")))
+def test_compiled_layers_resume_bit_for_bit(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text in rows of one length: layers are compiled, and what a resume loads of them gives the same bits."""
+    monkeypatch.setenv("OWNCHAT_HOME", str(tmp_path / "home"))
+    everything = TokenStore(inputs["tokens"] / "pretrain" / "train")
+    stream = np.concatenate([everything[number][0] for number in range(len(everything))])
+    for split, part in (("train", stream[: 64 * 40]), ("valid", stream[64 * 40 : 64 * 44])):
+        with TokenWriter(tmp_path / "4-tokens" / "pretrain" / split, len(load_tokenizer(inputs["base"]))) as writer:
+            for number, row in enumerate(part.reshape(-1, 64)):
+                place = {"id": str(number), "record": str(number), "source": "text", "kind": "document"}
+                writer.add(row, [1] * 64, piece=number, group=None, **place)
+    for split in artifacts.SPLITS:
+        with TokenWriter(tmp_path / "4-tokens" / split, len(load_tokenizer(inputs["base"]))):
+            pass  # no conversations
+    mine, config = inputs | {"tokens": tmp_path / "4-tokens"}, settings("train.compile=on")
+    facts = run(config, mine, tmp_path / "whole").details["phases"]["pretrain"]
+    assert facts["compile_layers"] == [8, 64] or facts["compile_layers"] == (8, 64)
+    torch._dynamo.reset()
+    with interrupted_in_step(3), pytest.raises(Interrupted):
+        run(config, mine, tmp_path / "broken")
+    torch._dynamo.reset()
+    run(config, mine, tmp_path / "broken")
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert curve(tmp_path / "whole") == curve(tmp_path / "broken")
 
 
 @pytest.mark.parametrize("stop_at", [3, 9])

@@ -227,7 +227,9 @@ class TrainConfig(_Section):
     batch_tokens: int = Field(2048, ge=1, description="tokens in one optimiser step, over all processes")
     block_tokens: int | None = Field(None, ge=1, description="most tokens in one forward pass; none: from the memory")
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="norms and gates as machine code of their own; auto: where a run is long enough to gain"
+        "auto",
+        description="norms and gates as machine code of their own, from nothing whole layers; auto: where a run is "
+        "long enough to gain",
     )
     activations: Literal["auto", "keep", "recompute", "offload"] = Field(
         "auto", description="the last two take time and save memory, offload on a GPU only; auto: when memory runs out"

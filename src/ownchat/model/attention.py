@@ -45,6 +45,7 @@ class Layout:
     ``places``: [T - P] cell for each token after the prefix.
     ``pad``: [n * L, 1] true where a cell is a pad.
     ``cumulative``: int32 [n + 1] where each document begins after the prefix, and T - P.
+    ``full``: there is no prefix, and all documents are of one length: the grid is the block itself.
     """
 
     query_cells: Tensor
@@ -55,6 +56,7 @@ class Layout:
     num_documents: int
     longest: int
     prefix: int
+    full: bool
 
 
 def make_layout(lengths: list[int], prefix: int = 0, device: torch.device | str = "cpu") -> Layout:
@@ -81,6 +83,7 @@ def make_layout(lengths: list[int], prefix: int = 0, device: torch.device | str 
         num_documents=count,
         longest=longest,
         prefix=prefix,
+        full=prefix == 0 and min(lengths) == longest,
     )
 
 
@@ -261,10 +264,29 @@ def packed_attention(
     if layout is None:
         layout = make_layout([tokens], device=query.device)
     scale = width**-0.5 if scaling is None else scaling
-    rows, prefix = layout.num_documents, layout.prefix
+    if _is_plain(layout, query, key, value, sliding_window, dropout):
+        grid = (layout.num_documents, layout.longest)
+        q, k, v = (x[0].unflatten(1, grid).transpose(0, 1) for x in (query, key, value))  # [n, heads, L, d]
+        out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+        return out.transpose(1, 2).reshape(1, tokens, query.shape[1], width), None
+    return _general_attention(query, key, value, layout, scale, sliding_window, dropout), None
+
+
+def _is_plain(layout: Layout, q: Tensor, k: Tensor, v: Tensor, window: int | None, dropout: float) -> bool:
+    """Is it what torch's fused kernel for processors does best: full rows, nothing but causal, float32? (In bfloat16
+    the tiles are faster, as the kernel does not use AMX: LOG.md.)"""
+    plain = layout.full and not dropout and (window is None or window >= layout.longest)
+    return plain and q.device.type == "cpu" and q.dtype == torch.float32 and q.shape[-1] == k.shape[-1] == v.shape[-1]
+
+
+def _general_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, sliding_window: int | None, dropout: float
+) -> Tensor:
+    """:func:`packed_attention` for documents of any lengths and a shared prefix."""
+    tokens, rows, prefix = query.shape[2], layout.num_documents, layout.prefix
     if prefix == 0 and varlen.can_attend(query, key, value, dropout):
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        return varlen.attend(q, k, v, layout.cumulative, layout.longest, scale, sliding_window)[None], None
+        return varlen.attend(q, k, v, layout.cumulative, layout.longest, scale, sliding_window)[None]
 
     def to_grid(x: Tensor, cells: Tensor, prefix: int) -> Tensor:  # -> [n, P + L, heads, d]
         flat = x[0].transpose(0, 1).reshape(x.shape[2], -1)
@@ -280,7 +302,7 @@ def packed_attention(
         q, k, v = (x[:, :, :prefix].transpose(1, 2) for x in (query, key, value))
         of_prefix = _attend(q, k, v, scale, sliding_window, dropout)
         out = torch.cat([of_prefix.reshape(prefix, -1), out])
-    return out.view(1, tokens, query.shape[1], -1), None
+    return out.view(1, tokens, query.shape[1], -1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, dropout: float) -> Tensor:

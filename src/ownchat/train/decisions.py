@@ -10,6 +10,7 @@ import math
 import os
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import torch
 
 from ownchat import artifacts
 from ownchat.config import Config
-from ownchat.model.compiled import can_compile, is_compiled
+from ownchat.model.compiled import can_compile, is_compiled, layers_name
 from ownchat.model.load import best_device
 from ownchat.train import distributed
 
@@ -27,6 +28,8 @@ BFLOAT16_MIN_GAIN = 1.3  # below this, bfloat16's rounding is not worth it
 ASSUMED_SHARE = 0.5  # of the speed of matrix products, for a whole step
 COMPILED_GAIN = 0.05  # of a step: norms and gates take a tenth of it, compiled a third of that (LOG.md)
 COMPILE_SECONDS = {False: 30.0, True: 6.0}  # by whether machine code of an earlier run is there
+LAYERS_GAIN, GAIN_WIDTH = 0.14, 96  # of a step, at this width; 0.08 at 512 (LOG.md)
+LAYERS_SECONDS = {False: 20.0, True: 3.0}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Decisions:
     block_tokens: int = 0  # most tokens in one forward pass; 0: not yet chosen
     activations: Literal["keep", "recompute", "offload"] = "keep"  # of the forward pass, when the run began
     compile: bool | None = None  # norms and gates; none: not yet chosen
+    compile_layers: tuple[int, int] | None = None  # in their place, whole layers for blocks of so many rows and tokens
     base: Literal["whole", "sharded"] = "whole"  # of an adapter, among several processes
     rescues: tuple[dict[str, Any], ...] = ()  # less than that from a step on: see ownchat.train.rescue
     # What train.minutes made of the number of steps on the way: after how many, how many in all, validations in all
@@ -82,6 +86,8 @@ def read(directory: Path) -> Decisions:
     """What was decided before; what only an older release wrote down is left out."""
     found = artifacts.read_json(directory / NAME)
     rows = {field.name: found[field.name] for field in fields(Decisions) if field.name in found}
+    shape = rows.get("compile_layers")
+    rows["compile_layers"] = None if shape is None else tuple(shape)
     return Decisions(**rows | {"planned": tuple(map(tuple, rows.get("planned", ())))})
 
 
@@ -109,13 +115,39 @@ def worth_compiling(setting: str, choice: Decisions, flops: float, minutes: floa
         return setting == "on"
     if can_compile(choice.device) is not None:
         return False
+    return _seconds(choice, flops, minutes) * COMPILED_GAIN > COMPILE_SECONDS[is_compiled(choice.dtype, choice.device)]
+
+
+def worth_compiling_layers(
+    setting: str, choice: Decisions, config: Any, shape: tuple[int, int], flops: float, minutes: float | None
+) -> bool:
+    """The same for whole layers and blocks of one shape; ``config``: the model's. On a processor, in float32, with all
+    activations kept: elsewhere it was not measured."""
+    where = (choice.device, choice.dtype, choice.activations)
+    if setting == "off" or where != ("cpu", "float32", "keep") or can_compile(choice.device) is not None:
+        return False
+    gain = LAYERS_GAIN * min(1.0, (GAIN_WIDTH / config.hidden_size) ** (1 / 3))
+    needed = LAYERS_SECONDS[is_compiled(layers_name(config, choice.dtype, shape), choice.device)]
+    return setting == "on" or _seconds(choice, flops, minutes) * gain > needed
+
+
+def _seconds(choice: Decisions, flops: float, minutes: float | None) -> float:
+    """That a run of so many FLOPs takes, at most ``minutes``."""
     tflops = choice.bfloat16_tflops if choice.dtype == "bfloat16" else choice.float32_tflops
-    seconds = min(flops / (ASSUMED_SHARE * tflops * 1e12), math.inf if minutes is None else 60 * minutes)
-    return seconds * COMPILED_GAIN > COMPILE_SECONDS[is_compiled(choice.dtype, choice.device)]
+    return min(flops / (ASSUMED_SHARE * tflops * 1e12), math.inf if minutes is None else 60 * minutes)
 
 
-def matmul_tflops(dtype: torch.dtype, device: str = "cpu", *, rows: int = 1024, width: int = 768) -> float:
-    """TFLOP/s of the matrix products of a small transformer: forward, and the gradient of the input; best of five."""
+def matmul_tflops(dtype: torch.dtype, device: str = "cpu") -> float:
+    """TFLOP/s of the matrix products of a small transformer: forward, and the gradient of the input; best of five.
+
+    Measured once in a process and for each number of threads: a model from nothing asks for it twice, when it gets its
+    size and when its training begins.
+    """
+    return _measured_tflops(dtype, device, torch.get_num_threads())
+
+
+@cache
+def _measured_tflops(dtype: torch.dtype, device: str, threads: int, *, rows: int = 1024, width: int = 768) -> float:
     x = torch.randn(rows, width, device=device).to(dtype)
     weight = torch.randn(4 * width, width, device=device).to(dtype)
     best = float("inf")

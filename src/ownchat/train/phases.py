@@ -20,14 +20,14 @@ from ownchat import artifacts
 from ownchat.config import FROM_NOTHING, Config
 from ownchat.errors import ConfigError, RunError
 from ownchat.model.activations import check_device
-from ownchat.model.compiled import compiled_kernels
+from ownchat.model.compiled import compiled_kernels, compiled_layers
 from ownchat.model.load import can_pack, check_vocabulary, load_model, load_tokenizer
 from ownchat.model.lora import add_lora
 from ownchat.model.scaling_law import MOST_EPOCHS
 from ownchat.monitor.events import read_lines
 from ownchat.monitor.trackers import follow
 from ownchat.tokenizer.mix import mixes
-from ownchat.tokenizer.packing import Mix, epoch_tokens
+from ownchat.tokenizer.packing import Mix, epoch_tokens, pack, usual_block
 from ownchat.tokenizer.replay import replay_of, with_replay
 from ownchat.tokenizer.store import TokenStore
 from ownchat.tokenizer.tokens import PRETRAIN
@@ -217,6 +217,19 @@ def make_plan(config: Config, phase: Phase, block_tokens: int) -> Plan:
     return replace(plan, validations=validations, validate_every=max(1, round(total / validations)))
 
 
+def _what_to_compile(
+    config: Config, phase: Phase, plan: Plan, choice: Decisions, model: Any, flops: float
+) -> dict[str, Any]:
+    """Layers where text is read in rows of one length, else norms and gates, or nothing. ``model``: its settings."""
+    lengths, setting = phase.train.item_lengths, config.train.compile
+    if phase.name == "pretrain" and distributed.join().alone and choice.attention == "packed":
+        sizes = {"batch_tokens": plan.batch_tokens, "block_tokens": plan.block_tokens}
+        shape = usual_block(lengths, pack(lengths, **sizes, seed=plan.seed, epoch=0, mix=phase.mix))
+        if shape and decisions.worth_compiling_layers(setting, choice, model, shape, flops, phase.minutes):
+            return {"compile": False, "compile_layers": shape}
+    return {"compile": decisions.worth_compiling(setting, choice, flops, phase.minutes), "compile_layers": None}
+
+
 def make_optimizer(model: Any, phase: Phase, dtype: str, world: World = ALONE) -> Optimizer:
     """The optimiser of a phase; ``dtype``: that the model computes in."""
     return Optimizer(
@@ -293,10 +306,11 @@ def train_phase(
     if choice.compile is None:
         flops = (4 if config.train.method == "lora" else 6) * float(model.num_parameters())
         flops *= plan.total_steps * phase.epoch_tokens / plan.steps_per_epoch
-        worth = decisions.worth_compiling(config.train.compile, choice, flops, phase.minutes)
-        choice = decided(lambda: decisions.keep(directory, compile=worth))
+        compiles = _what_to_compile(config, phase, plan, choice, model.config, flops)
+        choice = decided(lambda: decisions.keep(directory, **compiles))
     with (
         compiled_kernels(bool(choice.compile), choice.dtype, choice.device),
+        compiled_layers(model, choice.compile_layers, choice.dtype),
         follow(config, directory, asdict(plan)) if world.first else nullcontext() as trackers,
     ):
         state = run_loop(
@@ -313,6 +327,7 @@ def train_phase(
         "dtype": choice.dtype,
         "attention": choice.attention,
         "compile": choice.compile,
+        "compile_layers": choice.compile_layers,
         "threads": choice.threads,
         "processes": world.size,
         "shared_base": choice.base,
