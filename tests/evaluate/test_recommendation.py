@@ -146,6 +146,26 @@ def test_a_loss_that_still_falls_wants_more(found, run):
     assert advise(found, run, points)["command"] == "ownchat chat demo"
 
 
+def test_minutes_that_were_over_before_the_data_were_read(found, run):
+    found["training"] |= {"steps": 11, "best_step": 11, "epochs": 0.28,
+                          "plan": {"learning_rate": 0.002, "minutes": 3.0, "total_steps": 80}}  # fmt: skip
+    found["training"]["phases"] = {"sft": {"plan": found["training"]["plan"]}}
+    advice = advise(found, run, [(0, 3.533), (11, 3.199)])
+    assert "for longer" in advice["text"] and advice["command"].endswith("--minutes 6")
+    assert advice["why"].endswith("while 28 % of the data were read")
+    assert "Use it" in advise(found, run, [(0, 3.533), (11, 3.53)])["text"], "it did not fall"
+    found["training"]["epochs"] = 1.2
+    assert "Use it" in advise(found, run, [(0, 3.533), (11, 3.199)])["text"], "all was read"
+
+
+def test_answers_that_moved_away_are_read_first(found, run):
+    found["held_out"]["difference"]["chrf"] = {"value": -3.7, "low": -5.9, "high": -2.1}
+    advice = advise(found, run)
+    assert advice["text"].startswith("Read some of its answers") and advice["command"].endswith("--compare")
+    found["held_out"]["difference"]["chrf"]["high"] = 0.4
+    assert advise(found, run)["text"] == "Use it."
+
+
 def test_a_weak_topic_wants_data(full_report, run):
     full_report["training"] |= {"steps": 80, "best_step": 80}
     del full_report["care"]  # its danger would come first

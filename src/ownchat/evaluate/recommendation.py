@@ -5,11 +5,13 @@
 3. A check of what is safe found a danger: do not hand it on.
 4. Little to train on and no clear change: see what a prompt alone can do; more data where no ladder is possible.
 5. The best step came long before the end and the validation loss rose after it: fewer epochs.
-6. The validation loss was still falling at the end: more epochs, or more minutes.
+6. The validation loss was still falling at the end, or the minutes were over before all data were read once: more
+   epochs, or more minutes.
 7. No clear change with enough data: as in 4.
 8. A topic or a source is far worse than the rest: more data of it.
 9. A requirement is not met: nothing of the above explains it; measure again once something is changed.
-10. Else: use it.
+10. Its own answers moved away from the real ones: read some of them first.
+11. Else: use it.
 """
 
 from __future__ import annotations
@@ -207,14 +209,18 @@ def _two_digits(value: float) -> float:
 
 def _still_falling(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]], run: Path) -> dict[str, str] | None:
     points, epochs = _validations(training, metrics), training.get("epochs")
-    if len(points) < 2 or not epochs or training.get("best_step") != points[-1][0] or training.get("stopped"):
-        return None
-    (_, before), (_, last) = points[-2:]
-    if before <= 0 or last > FALLS * before:
-        return None
     plan, more = training.get("plan") or {}, []
     plans = [phase.get("plan") or {} for phase in training.get("phases", {}).values()]
     minutes = sum(each.get("minutes") or 0.0 for each in plans)  # each phase has its share of train.minutes
+    short = bool(minutes and epochs and epochs < 1)
+    base = [point for point in charts.series(metrics, "validation_loss") if point[0] == 0]
+    if short and len(points) == 1:  # there was time for one validation only: the base stands beside it
+        points = base + points
+    if len(points) < 2 or not epochs or training.get("best_step") != points[-1][0] or training.get("stopped"):
+        return None
+    (first, before), (_, last) = points[-2:]
+    if before <= 0 or last > FALLS * before:
+        return None
     if not minutes or training["steps"] >= plan.get("total_steps", math.inf):  # the time did not end it
         more.append(_epochs(training, 2 * epochs, run))
     if minutes:
@@ -222,7 +228,8 @@ def _still_falling(training: Mapping[str, Any], metrics: Sequence[dict[str, Any]
     return _found(
         "It was still learning when it ended: train for longer.",
         f"{train_command(run)} {' '.join(more)}",
-        f"the validation loss fell from {number(before, 3)} to {number(last, 3)} at the last validation",
+        f"the validation loss fell from {number(before, 3)} to {number(last, 3)} "
+        + ("at the last validation" if first else f"while {number(100 * epochs, 0)} % of the data were read"),
     )
 
 
@@ -310,6 +317,9 @@ def _use_it(report: Mapping[str, Any], name: str, moved: str) -> dict[str, str]:
                       "the figures do not tell the two apart")  # fmt: skip
     if held_out.get("from_nothing") and "sft" not in report["training"].get("phases", {}):  # it goes on with a text
         return _found("Use it.", f"ownchat export {name}", "it learned, and no rule found something to mend")
+    if wording.answers_are_worse(held_out):
+        return _found("Read some of its answers before you use it.", read_command(name, from_nothing=_alone(held_out)),
+                      "it finds the real replies likelier, but its own answers moved away from them")  # fmt: skip
     passed = (report.get("gates") or {}).get("passed")
     why = "training helped" + (", every requirement is met" if passed else "")
     checks = (report.get("care") or {}).get("checks", [])

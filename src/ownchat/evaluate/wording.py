@@ -279,6 +279,15 @@ def answer_groups(held_out: Mapping[str, Any]) -> int:
     return int(held_out.get("answer_groups", held_out["groups"]))
 
 
+def answers_are_worse(held_out: Mapping[str, Any]) -> bool:
+    """Did its own answers move away from the real ones, or name the right label less often, beyond the interval?"""
+    if held_out.get("from_nothing") or answer_groups(held_out) < 2:
+        return False
+    labels = (held_out.get("labels") or {}).get("difference")
+    difference = labels["accuracy"] if labels else held_out["difference"].get("chrf")
+    return difference is not None and difference["high"] < 0
+
+
 def _of_answers(held_out: Mapping[str, Any]) -> str:
     if held_out.get("from_nothing"):
         return ""
