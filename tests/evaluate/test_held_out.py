@@ -15,7 +15,7 @@ from ownchat.data.records import Record, ShardWriter, batched, message, record
 from ownchat.errors import DataError
 from ownchat.evaluate import held_out
 from ownchat.evaluate.care import CHECKS
-from ownchat.evaluate.held_out import measure, questions, reply_bytes, run, scorable, windows
+from ownchat.evaluate.held_out import circling_answers, measure, questions, reply_bytes, run, scorable, windows
 from ownchat.evaluate.summary import summary
 
 PAIRS = [
@@ -486,3 +486,18 @@ def test_only_a_server_that_could_not_be_used_makes_a_report_anew() -> None:
     assert not held_out._unheard({"judge": silent, "embedding": {"base": None, "unusable": False}})
     assert held_out._unheard({"judge": None, "embedding": {"base": None, "unusable": True}})
     assert held_out._unheard({"judge": silent | {"unusable": True}}) and not held_out._unheard({})
+
+
+def test_answers_that_go_in_circles_are_said() -> None:
+    circle, answer = (
+        "i have no complaints . " * 8,
+        "The second of two trains leaves at noon, and it stops nowhere. " * 1,
+    )
+    said = circling_answers([circle, circle, answer], [answer, answer, circle])
+    assert len(said) == 1 and said[0].startswith("2 of 3 answers (of the base: 1) go in circles")
+    assert circling_answers([circle], [])[0].startswith("1 of 1 answers go in circles")
+    assert (
+        not circling_answers([circle] * 3, [circle] * 3)
+        and not circling_answers([answer] * 3, [])
+        and not circling_answers([], [])
+    )

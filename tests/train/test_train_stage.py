@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,6 +105,7 @@ def test_resume_is_bit_for_bit(
 VICTIM = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from ownchat.config import load_config
 from ownchat.train.stage import run
 tokens, tokenizer, base, output = map(Path, sys.argv[1:])
@@ -196,21 +198,22 @@ def test_minutes_shorten_the_plan(inputs: dict[str, Path], tmp_path: Path) -> No
 def test_a_machine_that_becomes_faster_uses_its_minutes(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five slow steps at first; and what was decided holds when an earlier checkpoint is gone on from."""
-    one_step, done = loop.train_step, []
+    """Five slow steps at first, by a clock that only steps move; an earlier checkpoint finds what was decided later."""
+    one_step, done, now = loop.train_step, [], [1000.0]
 
     def slow_at_first(*arguments: object, **keywords: object) -> object:
         done.append(1)
-        time.sleep(0.8 if len(done) <= 5 else 0)
+        now[0] += 0.8 if len(done) <= 5 else 0.2
         return one_step(*arguments, **keywords)  # type: ignore[arg-type]
 
     config = settings("train.minutes=0.2", "train.epochs=5000", "train.validate_every=5")
-    monkeypatch.setattr(loop, "train_step", slow_at_first)
-    facts = run(config, inputs, tmp_path / "whole").details
-    monkeypatch.setattr(loop, "train_step", one_step)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_step", slow_at_first)
+        patched.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        facts = run(config, inputs, tmp_path / "whole").details
     made = artifacts.read_json(tmp_path / "whole" / "sft" / DECISIONS)["planned"]
     assert [step for step, _, _ in made][:3] == [4, 6, 9]
-    assert facts["steps"] == made[-1][1] > 1.5 * made[0][1]
+    assert made[0][1] == 4 + 11 and facts["steps"] == made[-1][1] > 2 * made[0][1]  # (12 s - 4 * .8) / .8 = 11
     moved = [row for row in read_lines(tmp_path / "whole" / "sft" / "events.jsonl") if row["event"] == "planned"]
     assert {(row["step"], row["total_steps"]) for row in moved} <= {(step, total) for step, total, _ in made}
 

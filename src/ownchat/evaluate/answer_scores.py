@@ -19,6 +19,7 @@ Metric = Literal["chrf", "rouge_l", "exact", "accuracy"]
 
 LABEL_CHARACTERS = 64  # longest reply that may be a label
 FEWEST_REPLIES = 10  # below this nothing tells labels from short answers
+RUN, LONG_ANSWER = 4, 20  # words: of what is said again, and of an answer in which it counts
 SHARE = 0.9  # of the replies that are labels, and that somebody else gave as well
 
 
@@ -105,6 +106,17 @@ def percent(share: Interval | None) -> Interval | None:
 
 
 # ------------------------------------------------------------------------------------------------- of one answer
+
+
+def goes_in_circles(answer: str) -> bool:
+    """Is at least half of a longer answer what it said before, by runs of four words?
+
+    >>> goes_in_circles("i like it . " * 10), goes_in_circles("i like it . " * 2)
+    (True, False)
+    """
+    said = answer.split()
+    runs = [tuple(said[start : start + RUN]) for start in range(len(said) - RUN + 1)]
+    return len(said) >= LONG_ANSWER and len(set(runs)) <= len(runs) / 2
 
 
 def rouge_l(answer: str, reference: str) -> float:

@@ -22,6 +22,7 @@ from ownchat.data.records import Record, read_records
 from ownchat.errors import DataError
 from ownchat.evaluate import benchmarks, care, embedding, judge
 from ownchat.evaluate import report as reporting
+from ownchat.evaluate.answer_scores import goes_in_circles
 from ownchat.evaluate.answers import Answer, answer, fitting, prompts_of, questions, why_no_answers
 from ownchat.evaluate.comparison import Comparison, Scored, Side, compare
 from ownchat.evaluate.documents import Document, Prompt, base_prompts, renderable, windows
@@ -36,6 +37,7 @@ from ownchat.monitor.progress import progress
 
 SECTIONS = ("evaluate",)
 WINDOW_TOKENS = 2048  # longest piece that is scored in one forward pass, where the model's context allows it
+CIRCLING_SHARE = 0.1  # of the answers, from which on it is said
 LABEL_RECORDS = 5_000  # of the train split, by which it is seen whether replies are labels
 
 
@@ -202,6 +204,7 @@ def measure(
     references = [given.reference for given in answers]
     base_texts, tuned_texts = [given.base for given in answers], [given.tuned for given in answers]
     notes += empty_answers(tuned_texts, "tuned model") + ([] if from_nothing else empty_answers(base_texts, "base"))
+    notes += circling_answers(tuned_texts, [] if from_nothing else base_texts)
     groups, asked_groups = [item["group"] for item in items], [item["group"] for item in asked]
     num_bytes = np.array([reply_bytes(item) for item in items], dtype=np.float64)
     comparison = compare(
@@ -256,6 +259,18 @@ def empty_answers(texts: Sequence[str], whose: str) -> list[str]:
     return (
         [f"The {whose} gave no answer to {empty:,} of {len(texts):,} questions; no answer scores 0."] if empty else []
     )
+
+
+def circling_answers(tuned: Sequence[str], base: Sequence[str]) -> list[str]:
+    """What to say of answers that say the same words again and again, where the base's do so less."""
+    count, before = (sum(map(goes_in_circles, texts)) for texts in (tuned, base))
+    if count <= before or count < CIRCLING_SHARE * len(tuned):
+        return []
+    beside = f" (of the base: {before:,})" if base else ""
+    return [
+        f"{count:,} of {len(tuned):,} answers{beside} go in circles: they say the same words again and again. It is "
+        "what too short a training leaves, or too little data. (Greedy answers: a temperature above 0 has fewer.)"
+    ]
 
 
 def ask_servers(

@@ -15,6 +15,7 @@ import yaml
 
 from ownchat.errors import printable
 from ownchat.evaluate import care_page, cells, charts, sections, wording
+from ownchat.evaluate.training_facts import duration, training_facts
 
 HTML = "report.html"
 PRIVATE = ("clean.private_deny", "clean.private_allow")  # names that are in no text: pages are handed on
@@ -48,7 +49,7 @@ def render_report(
         limits=wording.limits(held_out),
         base_name=wording.base_name(held_out),
         from_nothing=bool(held_out.get("from_nothing")),
-        facts=wording.training_facts(report["training"]),
+        facts=training_facts(report["training"]),
         whiskers=cells.whiskers,
         charts=list(filter(None, [charts.loss_chart(lines, best), charts.difference_chart(lines, best)])),
         pretraining=report.get("pretraining"),
@@ -82,7 +83,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": wording.number, "interval": wording.interval, "clean": printable, "duration": wording.duration,
+        "number": wording.number, "interval": wording.interval, "clean": printable, "duration": duration,
     }  # fmt: skip
     return environment.get_template(template).render(**values)
 

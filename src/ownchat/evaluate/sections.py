@@ -8,7 +8,8 @@ from typing import Any
 from ownchat.evaluate import cells
 from ownchat.evaluate.gates import judge_prefers
 from ownchat.evaluate.slices import FEW_GROUPS
-from ownchat.evaluate.wording import duration, interval, number
+from ownchat.evaluate.training_facts import duration
+from ownchat.evaluate.wording import interval, number
 
 LARGEST_TABLE = 40  # labels: a table of more is in report.json only
 

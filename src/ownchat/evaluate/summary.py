@@ -16,6 +16,7 @@ from ownchat.artifacts import REPORT
 from ownchat.errors import printable
 from ownchat.evaluate import care_page, gates, wording
 from ownchat.evaluate.page import HTML, SHOWN, STAGES, ledger_tables
+from ownchat.evaluate.training_facts import training_facts
 
 WIDTH = 80
 REPLY_CHARACTERS = 320  # of an answer in the terminal; the page has all of it
@@ -134,7 +135,7 @@ def _ledger(report: Mapping[str, Any]) -> Table:
 
 
 def _training(training: Mapping[str, Any]) -> Text:
-    return Text(" · ".join(f"{name.lower()} {value}" for name, value in wording.training_facts(training)))
+    return Text(" · ".join(f"{name.lower()} {value}" for name, value in training_facts(training)))
 
 
 def _care(report: Mapping[str, Any]) -> list[RenderableType]:

@@ -100,6 +100,8 @@ def _measures(runs: tuple[Facts, ...], measures: list[Any]) -> list[dict[str, An
 
 
 def _facts(runs: tuple[Facts, ...], wording: Any, sections: Any) -> list[tuple[str, list[str]]]:
+    from ownchat.evaluate.training_facts import duration, memory
+
     def each(value: Any) -> list[str]:
         return [value(run) or wording.MISSING for run in runs]
 
@@ -113,8 +115,8 @@ def _facts(runs: tuple[Facts, ...], wording: Any, sections: Any) -> list[tuple[s
         ("Tokens to train on", each(lambda run: wording.number(run.tokens, 0))),
         ("Steps", each(lambda run: number(run, "steps"))),
         ("Tokens per second", each(lambda run: number(run, "tokens_per_second"))),
-        ("Peak memory", each(lambda run: wording.memory(run.training.get("peak_memory_bytes")))),
-        ("Time of training", each(lambda run: wording.duration(run.training.get("seconds")))),
-        ("Time in all", each(lambda run: wording.duration((run.cost or {}).get("seconds")))),
+        ("Peak memory", each(lambda run: memory(run.training.get("peak_memory_bytes")))),
+        ("Time of training", each(lambda run: duration(run.training.get("seconds")))),
+        ("Time in all", each(lambda run: duration((run.cost or {}).get("seconds")))),
         ("Energy", each(lambda run: sections.energy((run.cost or {}).get("watt_hours")))),
     ]

@@ -16,6 +16,7 @@ from ownchat.config import CleanConfig
 from ownchat.evaluate import care_page, probe_files, wording
 from ownchat.evaluate.gates import DECIMALS
 from ownchat.evaluate.sections import METRICS as METRICS_OF_LADDER
+from ownchat.evaluate.training_facts import duration, training_facts
 from ownchat.pipeline.cards import markdown
 from ownchat.pipeline.cards.facts import Facts
 from ownchat.pipeline.cards.markdown import NOT_SAID, listed, pairs, plain, section
@@ -265,7 +266,7 @@ def _failures(held_out: Mapping[str, Any], clean: CleanConfig) -> str | None:
 
 def _training(facts: Facts, report: Mapping[str, Any]) -> str:
     conditions, cost = report.get("conditions") or {}, report.get("cost") or {}
-    lines = wording.training_facts(report["training"])
+    lines = training_facts(report["training"])
     trained = facts.done(TRAIN)["details"]
     if trained.get("device"):
         where = f"{trained['device']}, {trained.get('dtype', '')}".rstrip(", ")
@@ -278,7 +279,7 @@ def _training(facts: Facts, report: Mapping[str, Any]) -> str:
     if versions:
         lines.append(("Versions", ", ".join(versions)))
     if cost.get("seconds") is not None:
-        lines.append(("All stages", wording.duration(cost["seconds"])))
+        lines.append(("All stages", duration(cost["seconds"])))
     if cost.get("watt_hours") is not None:
         lines.append(("Energy", f"{wording.number(cost['watt_hours'], 1)} Wh ({plain(cost.get('how', ''), 500)})"))
     if conditions.get("date"):
