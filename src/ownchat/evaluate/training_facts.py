@@ -50,7 +50,7 @@ def training_facts(training: Mapping[str, Any]) -> list[tuple[str, str]]:
             (f"{steps:,}" if steps is not None else MISSING) + (f" (best: {best:,})" if best is not None else ""),
         ),
         ("Epochs", number(training.get("epochs"), 1)),
-        ("Trained tokens", number(training.get("trained_tokens"), 0)),
+        ("Tokens read", number(training.get("tokens", training.get("trained_tokens")), 0)),  # hosted: the latter
     ]
     return [(name, value) for name, value in facts if value != MISSING]
 
