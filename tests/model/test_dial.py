@@ -139,6 +139,22 @@ def test_everything_can_be_given() -> None:
     assert {dial.why[name] for name in given} == {"train.pretrain"} and dial.why["layers"] == "model.shape"
 
 
+def test_what_is_read_again_decays_more() -> None:
+    """No step at four passes: 0.1 there, and what the weights for each token ask for from 16 on."""
+    found = [
+        turn(SHAKESPEARE, size="2M", pretrain={"epochs": epochs, "learning_rate": 0.002})
+        for epochs in (1, 4, 4.4, 8, 16, 40)
+    ]
+    decays = [dial.pretrain["weight_decay"] for dial in found]
+    whole = min(3.2, found[0].size.parameters / SHAKESPEARE.unique)
+    assert (
+        decays[:2] == [0.1, 0.1] and 0.1 < decays[2] < 0.2 and decays[4] == decays[5] == pytest.approx(whole, rel=0.02)
+    )
+    assert decays[3] == pytest.approx((0.1 * whole) ** 0.5, rel=0.05)
+    fast = turn(SHAKESPEARE, size="2M", pretrain={"epochs": 40, "learning_rate": 0.01})
+    assert fast.pretrain["weight_decay"] == 1.0, "a step takes no more than a hundredth away"
+
+
 def test_a_short_training_remembers_fewer_steps() -> None:
     found = [
         turn(size="30M", pretrain={"epochs": 1, "batch_tokens": 10**8 // steps}) for steps in (100, 590, 1180, 10**4)
@@ -179,7 +195,7 @@ def test_training_is_long_enough_to_be_one() -> None:
         steps = dial.pretrain["epochs"] * text.unique / dial.pretrain["batch_tokens"]
         assert steps > 195
         assert 1e-4 <= dial.pretrain["learning_rate"] <= 1e-2
-        assert dial.pretrain["learning_rate"] * dial.pretrain["weight_decay"] <= 3.1e-3
+        assert dial.pretrain["learning_rate"] * dial.pretrain["weight_decay"] <= 1.05e-2
         assert dial.sft["learning_rate"] <= 1e-3
 
 
