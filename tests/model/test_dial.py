@@ -140,16 +140,15 @@ def test_everything_can_be_given() -> None:
 
 
 def test_what_is_read_again_decays_more() -> None:
-    """No step at four passes: 0.1 there, and what the weights for each token ask for from 16 on."""
+    """No step at four passes: 0.1 there, and what the weights for each token ask for from 8 on."""
     found = [
         turn(SHAKESPEARE, size="2M", pretrain={"epochs": epochs, "learning_rate": 0.002})
-        for epochs in (1, 4, 4.4, 8, 16, 40)
+        for epochs in (1, 4, 4.4, 5.657, 8, 40)
     ]
     decays = [dial.pretrain["weight_decay"] for dial in found]
     whole = min(3.2, found[0].size.parameters / SHAKESPEARE.unique)
-    assert (
-        decays[:2] == [0.1, 0.1] and 0.1 < decays[2] < 0.2 and decays[4] == decays[5] == pytest.approx(whole, rel=0.02)
-    )
+    assert decays[:2] == [0.1, 0.1] and 0.1 < decays[2] < 0.2
+    assert decays[4] == decays[5] == pytest.approx(whole, rel=0.02)
     assert decays[3] == pytest.approx((0.1 * whole) ** 0.5, rel=0.05)
     fast = turn(SHAKESPEARE, size="2M", pretrain={"epochs": 40, "learning_rate": 0.01})
     assert fast.pretrain["weight_decay"] == 1.0, "a step takes no more than a hundredth away"

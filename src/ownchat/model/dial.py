@@ -39,7 +39,7 @@ LEAST_BATCH = 256  # tokens, of a corpus too small for more
 LEARNING_RATES = (1e-4, 1e-2)
 TOKENS_PER_WEIGHT = 20  # at least, in the rule for the rate
 WEIGHT_DECAY = 0.1  # Brown et al. 2020, and nearly everybody since
-MANY_EPOCHS, MOST_DECAY = 16.0, 3.2
+MANY_EPOCHS, MOST_DECAY = 8.0, 3.2
 RATE_TIMES_DECAY = 1e-2  # at most: a step takes no more away; rates of small models are high
 WARMUP_SHARE, MOST_WARMUP_STEPS = 0.05, 2000
 # Of Muon, and the steps for which it follows: docs/pretraining.md. A step of a short training is a large part of it.
@@ -338,10 +338,10 @@ def _learning_rate(size: Size, tokens: int) -> tuple[float, str]:
 
 
 def _weight_decay(epochs: float, weights_per_token: float, rate: float) -> tuple[float, str]:
-    """The usual one up to four passes, from 16 on about the weights for each unique token, between them on the way:
+    """The usual one up to four passes, from 8 on about the weights for each unique token, between them on the way:
     what is read again must not be learned by heart. Kim et al. 2025 (arXiv:2509.14786) found 0.8 at 0.75 weights, 1.6
-    at 1.5, 3.2 at 3 and at 7, with lower rates. Bits per byte here, at a rate of 0.01: 3.3 weights a token, 20 passes:
-    0.3 comes to 2.616, 1 and 2 to 2.512; 0.84 weights, 5 passes: 0.1 and 0.3 to 2.30, 0.84 to 2.35.
+    at 1.5, 3.2 at 3 and at 7, with lower rates. Bits per byte here, at a rate of 0.01: 3.3 weights a token, 8 passes:
+    0.3 comes to 2.600, 1 to 2.528; 20 passes: 2.616, 2.512; 0.84 weights, 5 passes: 0.1 and 0.3 to 2.30, 0.84 to 2.35.
     """
     if epochs <= AS_GOOD_AS_NEW:
         return WEIGHT_DECAY, "as GPT-3's"
