@@ -87,7 +87,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    if find_spec("datasets") is not None:
+    if find_spec("lm_eval") is not None:  # it brings the library of that name; tests have a folder of that name, too
         import datasets
 
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
