@@ -11,7 +11,7 @@ from ownchat.data.records import Record
 from ownchat.evaluate.answers import Answer, questions
 from ownchat.evaluate.comparison import compare_answers
 from ownchat.evaluate.extremes import extremes
-from ownchat.evaluate.held_out import Result, ask_servers, circling_answers, empty_answers
+from ownchat.evaluate.held_out import Result, about_answers, ask_servers
 from ownchat.evaluate.labels import compare_labels
 from ownchat.evaluate.paired import record_scores
 from ownchat.evaluate.replies import scorable
@@ -62,13 +62,7 @@ def measure_answers(
     of_base, of_tuned = [text for _, text, _ in both], [text for _, _, text in both]
     references = [(item["messages"][-1]["content"] or "").strip() for item in kept]
     groups = [item["group"] for item in kept]
-    notes = [
-        NO_LOSS,
-        *notes,
-        *empty_answers(of_tuned, "tuned model"),
-        *empty_answers(of_base, "base"),
-        *circling_answers(of_tuned, of_base),
-    ]
+    notes = [NO_LOSS, *notes, *about_answers(of_tuned, of_base)]
     answers = tuple(
         Answer(item["id"], last_question(item["messages"][:-1]), *texts)
         for item, *texts in zip(kept, references, of_base, of_tuned, strict=True)

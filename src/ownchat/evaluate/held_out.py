@@ -203,8 +203,7 @@ def measure(
         notes.append(why_no_answers(items, settings.answers, too_long))
     references = [given.reference for given in answers]
     base_texts, tuned_texts = [given.base for given in answers], [given.tuned for given in answers]
-    notes += empty_answers(tuned_texts, "tuned model") + ([] if from_nothing else empty_answers(base_texts, "base"))
-    notes += circling_answers(tuned_texts, [] if from_nothing else base_texts)
+    notes += about_answers(tuned_texts, [] if from_nothing else base_texts)
     groups, asked_groups = [item["group"] for item in items], [item["group"] for item in asked]
     num_bytes = np.array([reply_bytes(item) for item in items], dtype=np.float64)
     comparison = compare(
@@ -251,6 +250,11 @@ def measure(
         from_nothing=from_nothing,
         preferences_only=all(item["kind"] == "preference" for item in records),
     )
+
+
+def about_answers(tuned: Sequence[str], base: Sequence[str]) -> list[str]:
+    """What to say of all answers of a report; ``base``: none where there is none to compare with."""
+    return empty_answers(tuned, "tuned model") + empty_answers(base, "base") + circling_answers(tuned, base)
 
 
 def empty_answers(texts: Sequence[str], whose: str) -> list[str]:

@@ -119,11 +119,11 @@ def usual_block(lengths: np.ndarray, steps: Sequence[Step]) -> tuple[int, int] |
     (2, 4)
     """
     tokens: Counter[tuple[int, int]] = Counter()
-    for block in (block for step in steps for block in step):
-        longest = int(lengths[block].max())
-        if int(lengths[block].min()) == longest:
-            tokens[len(block), longest] += len(block) * longest
-    total = sum(int(lengths[block].sum()) for step in steps for block in step)
+    total = 0
+    for sizes in (lengths[block] for step in steps for block in step):
+        total += int(sizes.sum())
+        if sizes.min() == sizes.max():
+            tokens[len(sizes), int(sizes[0])] += int(sizes.sum())
     shape, most = tokens.most_common(1)[0] if tokens else ((0, 0), 0)
     return shape if most >= USUAL_SHARE * total > 0 else None
 

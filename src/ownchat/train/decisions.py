@@ -118,13 +118,17 @@ def worth_compiling(setting: str, choice: Decisions, flops: float, minutes: floa
     return _seconds(choice, flops, minutes) * COMPILED_GAIN > COMPILE_SECONDS[is_compiled(choice.dtype, choice.device)]
 
 
+def may_compile_layers(setting: str, choice: Decisions) -> bool:
+    """Whole layers: on a processor, in float32, with all activations kept. Elsewhere it was not measured."""
+    where = (choice.device, choice.dtype, choice.activations)
+    return setting != "off" and where == ("cpu", "float32", "keep") and can_compile(choice.device) is None
+
+
 def worth_compiling_layers(
     setting: str, choice: Decisions, config: Any, shape: tuple[int, int], flops: float, minutes: float | None
 ) -> bool:
-    """The same for whole layers and blocks of one shape; ``config``: the model's. On a processor, in float32, with all
-    activations kept: elsewhere it was not measured."""
-    where = (choice.device, choice.dtype, choice.activations)
-    if setting == "off" or where != ("cpu", "float32", "keep") or can_compile(choice.device) is not None:
+    """:func:`worth_compiling` for whole layers and blocks of one shape; ``config``: the model's."""
+    if not may_compile_layers(setting, choice):
         return False
     gain = LAYERS_GAIN * min(1.0, (GAIN_WIDTH / config.hidden_size) ** (1 / 3))
     needed = LAYERS_SECONDS[is_compiled(layers_name(config, choice.dtype, shape), choice.device)]

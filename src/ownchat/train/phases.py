@@ -222,7 +222,8 @@ def _what_to_compile(
 ) -> dict[str, Any]:
     """Layers where text is read in rows of one length, else norms and gates, or nothing. ``model``: its settings."""
     lengths, setting = phase.train.item_lengths, config.train.compile
-    if phase.name == "pretrain" and distributed.join().alone and choice.attention == "packed":
+    possible = phase.name == "pretrain" and distributed.join().alone and choice.attention == "packed"
+    if possible and decisions.may_compile_layers(setting, choice):  # before an epoch is laid out for it
         sizes = {"batch_tokens": plan.batch_tokens, "block_tokens": plan.block_tokens}
         shape = usual_block(lengths, pack(lengths, **sizes, seed=plan.seed, epoch=0, mix=phase.mix))
         if shape and decisions.worth_compiling_layers(setting, choice, model, shape, flops, phase.minutes):
