@@ -8,10 +8,10 @@ Every peer gets ``--minutes`` from the start of its process, at three learning r
 (``--shares``), at three rates, too. Held out are the last tenth of the text's bytes. Same tokens for all (of the
 tokenizer that ownchat learns from the text before), same number of weights, same context, same batch within one
 sequence, same learning rates at and below the one that ownchat derives (decay, optimiser and schedule are each side's
-own, and the schedule ends when its time ends). Size and batch are what ownchat's dial chooses for its share of it.
-LitGPT compiles, Trainer does not. One scorer for all: plain transformers in float32. TinyShakespeare is read from
-``$OWNCHAT_DATASETS`` (default: ``../shared/datasets``). Run it alone on the machine. Prints a table and, last, one line
-of JSON.
+own, and the schedule ends when its time ends). Of a large corpus the first megabyte held out is scored. Size and batch
+are what ownchat's dial chooses for its share of it. LitGPT compiles, Trainer does not. One scorer for all: plain
+transformers in float32. TinyShakespeare is read from ``$OWNCHAT_DATASETS`` (default: ``../shared/datasets``). Run it
+alone on the machine. Prints a table and, last, one line of JSON.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from train import PEERS, datasets, note, peer_venv, run_json
 
 HERE = Path(__file__).resolve().parent / "scratch_peers"
 HELD_OUT, VALID = 0.1, 0.02  # of the text: scored at the end; and, of the rest, for ownchat's own validations
+MOST_SCORED = 1_000_000  # bytes of what is held out
 FACTORS = (0.25, 0.5, 1.0)  # of the rate that ownchat derives, which is near the highest that AdamW takes
 NAMES = {
     "ownchat": "ownchat", "litgpt": "LitGPT, bf16-true", "litgpt-mixed": "LitGPT, bf16-mixed",
@@ -75,7 +76,7 @@ def prepare(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     text = read_text(arguments.corpus)
     cut = after_line(text, 1 - HELD_OUT)
     rest = after_line(text[:cut], 1 - VALID)
-    parts = {"train": text[:rest], "valid": text[rest:cut], "test": text[cut:]}
+    parts = {"train": text[:rest], "valid": text[rest:cut], "test": text[cut:][:MOST_SCORED]}
     note(f"{len(text):,} bytes; a tokenizer from the first {rest:,}")
     settings = {"model.base": "scratch", "model.size": arguments.size}
     settings["train.minutes"] = arguments.minutes * arguments.shares[0]
@@ -86,7 +87,8 @@ def prepare(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     tokenizer = load_tokenizer(directory / "tokenizer")
     context = tokenizer.model_max_length
     ids = {
-        name: np.array(tokenizer(part.decode(), add_special_tokens=False)["input_ids"]) for name, part in parts.items()
+        name: np.array(tokenizer(part.decode(errors="replace"), add_special_tokens=False)["input_ids"])
+        for name, part in parts.items()
     }
     for name, tokens in ids.items():
         np.save(directory / f"{name}.npy", tokens)

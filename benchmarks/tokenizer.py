@@ -88,7 +88,7 @@ def repeated(texts: list[str], num_bytes: int) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------------ speed
 
 WORK = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 what, room, vocab = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -99,7 +99,7 @@ texts = json.loads((room / "texts.json").read_text()) if what == "memory" else [
 start = time.perf_counter()
 if what == "ownchat":
     config, _ = load_config(sets=["model.base=scratch", f"tokenizer.vocab={vocab}"])
-    stage.run_tokenizer(config, {"clean": room}, room / "3-tokenizer")
+    stage.run_tokenizer(config, {"clean": room / "2-clean"}, room / "3-tokenizer")
 else:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence([
@@ -114,7 +114,8 @@ else:
         backend.train([str(room / "texts.txt")], trainer)
     backend.save(str(room / "alone.json"))
 seconds = time.perf_counter() - start
-print(json.dumps({"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # ru_maxrss has the parent's in it
+print(json.dumps({"seconds": seconds, "peak_bytes": 1024 * int(peak.split()[1])}))
 """
 SIDES = {"ownchat": "ownchat", "tokenizers, from memory": "memory", "tokenizers, from a file": "file"}
 
@@ -127,7 +128,8 @@ def speed(texts: list[str], num_bytes: int, repeats: int) -> dict[str, Any]:
         room = Path(folder)
         made = list(repeated(texts, num_bytes))
         rows = (record("document", file="a", format="text", line=n + 1, text=text) for n, text in enumerate(made))
-        with ShardWriter(room / "train") as writer:
+        (room / "2-clean").mkdir()
+        with ShardWriter(room / "2-clean" / "train") as writer:
             for batch in batched(rows):
                 writer.write(batch)
         (room / "texts.json").write_text(json.dumps(made))

@@ -148,8 +148,8 @@ def test_vocabulary_follows_the_text() -> None:
 
 
 def test_words_without_end_teach_no_tokens_without_end(tmp_path: Path) -> None:
-    text = "".join(random.Random(0).choices("ACGT", k=300_000))
-    tokenizer = learn([text] * 2, num_bytes=600_000, vocab=2000, output=tmp_path, context=512)
+    text = "".join(random.Random(0).choices("ACGT", k=300_000)) + 70_000 * " " + "\n" + 70_000 * "-"
+    tokenizer = learn([text, "a line of words"] * 2, num_bytes=880_000, vocab=2000, output=tmp_path, context=512)
     assert max(len(token) for token in tokenizer.get_vocab()) <= LONGEST
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
