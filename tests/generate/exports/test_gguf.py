@@ -202,6 +202,14 @@ def test_q4_k_m_needs_llama_quantize(tiny_model: Path, tmp_path: Path, monkeypat
     assert not (tmp_path / "other.gguf").exists()
 
 
+@pytest.mark.skipif(shutil.which(gguf_file.QUANTIZE) is None, reason="llama.cpp's llama-quantize is not on the PATH")
+@pytest.mark.parametrize("width", [64, 256])  # rows of 64 are no whole blocks of 256: other types there
+def test_q4_k_m_as_the_real_program_makes_it(make_model: Callable, tmp_path: Path, width: int) -> None:
+    directory = make_model("llama", SIZES | {"hidden_size": width, "intermediate_size": 256, "initializer_range": 0.05})
+    file = gguf_file.write_gguf(directory, tmp_path / "model.gguf", "q4_k_m")
+    compare(directory, file, TOLERANCES["q4_k_m"])
+
+
 def test_large_values_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     with torch.no_grad():
